@@ -1,0 +1,128 @@
+/**
+ * The root key: 32 random bytes that wrap everything secret in the database (key material, secret access keys) and seal
+ * session tokens. It never leaves this class; callers name a purpose, and each purpose has a key of its own, derived with
+ * HKDF-SHA256.
+ *
+ * Sealed form: version 1 (1 byte) | nonce (12) | ciphertext | tag (16); AES-256-GCM, the caller's additional data bound in.
+ */
+import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  fsyncSync,
+  linkSync,
+  openSync,
+  readSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { dirname } from 'node:path';
+
+const rootKeyBytes = 32;
+const version = 1;
+const nonceBytes = 12;
+const tagBytes = 16;
+
+export class RootKey {
+  readonly #key: Buffer;
+  readonly #purposes = new Map<string, Buffer>();
+
+  /** Takes ownership of `key` (32 bytes). */
+  constructor(key: Buffer) {
+    if (key.length !== rootKeyBytes) throw new Error(`a root key has ${rootKeyBytes} bytes, not ${key.length}`);
+    this.#key = key;
+  }
+
+  /** Seals `plaintext` for `purpose`, bound to `additionalData`. The caller wipes the plaintext. */
+  seal(purpose: string, plaintext: Uint8Array, additionalData: string): Buffer {
+    const nonce = randomBytes(nonceBytes);
+    const cipher = createCipheriv('aes-256-gcm', this.#purposeKey(purpose), nonce);
+    cipher.setAAD(Buffer.from(additionalData, 'utf8'));
+    const ciphertext = cipher.update(plaintext);
+    return Buffer.concat([Buffer.of(version), nonce, ciphertext, cipher.final(), cipher.getAuthTag()]);
+  }
+
+  /**
+   * Opens what `seal` made; the result is a buffer of its own that the caller wipes.
+   * @throws when purpose, additional data or a single bit differ
+   */
+  open(purpose: string, sealed: Uint8Array, additionalData: string): Buffer {
+    if (sealed.length < 1 + nonceBytes + tagBytes || sealed[0] !== version)
+      throw new Error('not a sealed value of version 1');
+    const nonce = sealed.subarray(1, 1 + nonceBytes);
+    const decipher = createDecipheriv('aes-256-gcm', this.#purposeKey(purpose), nonce, { authTagLength: tagBytes });
+    decipher.setAAD(Buffer.from(additionalData, 'utf8'));
+    decipher.setAuthTag(sealed.subarray(sealed.length - tagBytes));
+    const ciphertext = sealed.subarray(1 + nonceBytes, sealed.length - tagBytes);
+    const plaintext = decipher.update(ciphertext);
+    try {
+      decipher.final();
+    } catch (error) {
+      plaintext.fill(0);
+      throw error;
+    }
+    return plaintext;
+  }
+
+  /** Wipes the key and everything derived from it. */
+  wipe(): void {
+    this.#key.fill(0);
+    for (const key of this.#purposes.values()) key.fill(0);
+    this.#purposes.clear();
+  }
+
+  #purposeKey(purpose: string): Buffer {
+    let key = this.#purposes.get(purpose);
+    if (!key) {
+      key = Buffer.from(hkdfSync('sha256', this.#key, Buffer.alloc(0), `coffer root v1 ${purpose}`, rootKeyBytes));
+      this.#purposes.set(purpose, key);
+    }
+    return key;
+  }
+}
+
+/**
+ * The root key from its file; made on the first start, mode 0600. The file appears whole or not at all.
+ * @throws when the file's size is wrong or others may read it
+ */
+export function loadRootKeyFile(path: string): RootKey {
+  if (!existsSync(path)) createRootKeyFile(path);
+  const file = openSync(path, 'r');
+  try {
+    const { mode, size } = fstatSync(file);
+    if ((mode & 0o077) !== 0) throw new Error(`the root key ${path} can be read by others; run: chmod 600 ${path}`);
+    if (size !== rootKeyBytes)
+      throw new Error(`the root key ${path} has ${size} bytes instead of ${rootKeyBytes}; restore it from a backup`);
+    const key = Buffer.alloc(rootKeyBytes);
+    readSync(file, key, 0, rootKeyBytes, 0);
+    return new RootKey(key);
+  } finally {
+    closeSync(file);
+  }
+}
+
+function createRootKeyFile(path: string): void {
+  const temporary = `${path}.${process.pid}.new`;
+  const key = randomBytes(rootKeyBytes);
+  const file = openSync(temporary, 'wx', 0o600);
+  try {
+    writeSync(file, key);
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+    key.fill(0);
+  }
+  try {
+    // A link, not a rename: it never replaces a key that another process made in the meantime.
+    linkSync(temporary, path);
+  } finally {
+    unlinkSync(temporary);
+  }
+  const directory = openSync(dirname(path), 'r');
+  try {
+    fsyncSync(directory);
+  } finally {
+    closeSync(directory);
+  }
+}
