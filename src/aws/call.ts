@@ -64,6 +64,12 @@ export interface Call {
   invoke<Output>(service: string, operation: string, input: object): Promise<Output>;
 
   /**
+   * This call, made by the service itself in an account and region: for work that no caller asked for (a host's report,
+   * housekeeping). Shares the transaction, if there is one.
+   */
+  asItself(account: string, region: string): Call;
+
+  /**
    * Raises a signal for whoever waits on `topic` (another operation, a host's Sync), once this call's changes are on disk.
    * Not raised when the call fails.
    */

@@ -63,6 +63,11 @@ export interface RecordDetails {
   readonly requestParameters?: Readonly<Record<string, unknown>> | null;
   readonly responseElements?: Readonly<Record<string, unknown>> | null;
   readonly resources?: ReadonlyArray<{ readonly ARN: string; readonly accountId: string; readonly type?: string }>;
+  /**
+   * What LookupEvents finds the record by and lists as its resources (`AWS::EC2::Volume`, `vol-…`). Default: the ARNs and
+   * types of `resources`.
+   */
+  readonly lookupResources?: ReadonlyArray<{ readonly type: string; readonly name: string }>;
 }
 
 /**

@@ -1,0 +1,42 @@
+import { randomBytes } from 'node:crypto';
+
+/** Records that one millisecond has room for; past that they borrow from the next. */
+const recordsPerMs = 4096;
+
+let lastSeq = 0;
+
+/**
+ * The next record's place in the trail and its public id. The place is `time × 4096 + counter` and never repeats or goes
+ * back, even when the clock does. The id is a UUID of version 7 (RFC 9562) whose time is the place's, so that an event is
+ * found by its id without an index of its own.
+ */
+export function nextEventId(timeMs: number): { seq: number; eventId: string } {
+  lastSeq = Math.max(lastSeq + 1, timeMs * recordsPerMs);
+  const random = randomBytes(10);
+  random[0] = 0x70 | (random[0]! & 0x0f);
+  random[2] = 0x80 | (random[2]! & 0x3f);
+  const hex = Math.floor(lastSeq / recordsPerMs)
+    .toString(16)
+    .padStart(12, '0')
+    .concat(random.toString('hex'));
+  const eventId = `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+  return { seq: lastSeq, eventId };
+}
+
+/** Continues after a trail that has reached `seq` (at start). */
+export function continueAfter(seq: number): void {
+  lastSeq = Math.max(lastSeq, seq);
+}
+
+/** The places that an event with this id can have: a half-open range; undefined when no id of ours looks like that. */
+export function placesOf(eventId: string): { from: number; until: number } | undefined {
+  const match = /^([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/.exec(eventId);
+  if (!match) return undefined;
+  const timeMs = Number.parseInt(match[1]! + match[2]!, 16);
+  return { from: timeMs * recordsPerMs, until: (timeMs + 1) * recordsPerMs };
+}
+
+/** The first place at or after a time, to turn a range of times into a range of places. */
+export function firstPlaceAt(timeMs: number): number {
+  return timeMs * recordsPerMs;
+}

@@ -1,0 +1,26 @@
+/** CloudTrail: the audit record. Every call leaves a record here before its answer leaves (gateway/pipeline.ts). */
+import * as sdk from '@aws-sdk/client-cloudtrail';
+import { catalogueOf } from '../aws/catalogue.ts';
+import { AwsError } from '../aws/errors.ts';
+import type { Service } from '../aws/service.ts';
+import { lookupEvents } from './lookup.ts';
+import { trailMigrations } from './records.ts';
+import { purgeHistory } from './retention.ts';
+
+export function createCloudTrail(): Service {
+  return {
+    name: 'cloudtrail',
+    eventSource: 'cloudtrail.amazonaws.com',
+    protocol: 'awsJson1_1',
+    targetPrefixes: ['CloudTrail_20131101', 'com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101'],
+    operations: { LookupEvents: lookupEvents },
+    catalogue: catalogueOf(sdk),
+    migrations: trailMigrations,
+    accessDenied: (call, { request, reason }) =>
+      new AwsError(
+        'AccessDeniedException',
+        `User: ${call.principal.arn} is not authorized to perform: ${request.action} because ${reason}`,
+      ),
+    housekeeping: purgeHistory,
+  };
+}

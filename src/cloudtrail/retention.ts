@@ -1,0 +1,30 @@
+import type { Kysely } from 'kysely';
+import type { Call } from '../aws/call.ts';
+import { firstPlaceAt } from './event-id.ts';
+import { historyMs } from './lookup.ts';
+import type { TrailTables } from './records.ts';
+
+/** Bound of one transaction, so that a large purge never holds up API calls. */
+const recordsPerStep = 2000;
+
+/** Deletes what is older than the 90 days that CloudTrail's event history keeps. */
+export async function purgeHistory(call: Call): Promise<void> {
+  const oldest = firstPlaceAt(call.clock.now() - historyMs);
+  for (let more = true; more && !call.cancelled.aborted; ) {
+    more = await call.transaction(async ({ db }) => {
+      const trail: Kysely<TrailTables> = db;
+      const old = await trail
+        .selectFrom('trail_events')
+        .select('seq')
+        .where('seq', '<', oldest)
+        .orderBy('seq')
+        .limit(recordsPerStep)
+        .execute();
+      const last = old[old.length - 1];
+      if (!last) return false;
+      await trail.deleteFrom('trail_resources').where('seq', '<=', last.seq).execute();
+      await trail.deleteFrom('trail_events').where('seq', '<=', last.seq).execute();
+      return old.length === recordsPerStep;
+    });
+  }
+}

@@ -1,0 +1,39 @@
+/** The system's own operations, beside AWS's: what the `coffer` command asks a server. Bodies are plain JSON. */
+import { AwsError } from '../aws/errors.ts';
+import type { Operation, Service } from '../aws/service.ts';
+import type { RootKey } from '../crypto/root-key.ts';
+import { listEvents } from '../events/list.ts';
+import { eventMigrations } from '../events/records.ts';
+import { purgeEvents } from '../events/retention.ts';
+import { createAccountOperation } from '../iam/accounts.ts';
+import { createHostCredentials } from '../iam/hosts.ts';
+
+export function createCoffer(parts: {
+  rootKey: RootKey;
+  /** Called after access keys were replaced. */
+  forgetCredentials: () => void;
+  /** Operations that other services contribute (InspectVolume, DescribeHosts …). */
+  contributed: Readonly<Record<string, Operation>>;
+}): Service {
+  return {
+    name: 'coffer',
+    eventSource: 'coffer.internal',
+    protocol: 'internalJson',
+    targetPrefixes: ['Coffer'],
+    operations: {
+      CreateAccount: createAccountOperation(parts.rootKey),
+      CreateHostCredentials: createHostCredentials(parts.rootKey, parts.forgetCredentials),
+      ListEvents: listEvents,
+      ...parts.contributed,
+    },
+    catalogue: {},
+    migrations: eventMigrations,
+    accessDenied: (call, { request, reason }) =>
+      new AwsError(
+        'AccessDeniedException',
+        `User: ${call.principal.arn} is not authorized to perform: ${request.action} on resource: ${request.resource} because ${reason}`,
+        { httpStatus: 403 },
+      ),
+    housekeeping: purgeEvents,
+  };
+}

@@ -1,0 +1,316 @@
+import { randomUUID } from 'node:crypto';
+import type { AnyDatabase, Call, EventDraft, Principal } from '../aws/call.ts';
+import type { Clock } from '../aws/clock.ts';
+import { AwsError } from '../aws/errors.ts';
+import type { Operation, Service } from '../aws/service.ts';
+import type { Signals } from '../aws/signals.ts';
+import { type TrailRecord, trailRecord } from '../cloudtrail/record.ts';
+import { putRecords } from '../cloudtrail/record-store.ts';
+import type { Database } from '../database/database.ts';
+import { type BusEvent, busEvent } from '../events/bus-event.ts';
+import { putEvents } from '../events/event-store.ts';
+import { authorize } from '../iam/authorize.ts';
+
+/** An authenticated request, its body decoded. */
+export interface PipelineRequest {
+  readonly service: Service;
+  readonly operation: Operation;
+  readonly input: object;
+  readonly principal: Principal;
+  readonly audience: 'account' | 'host';
+  readonly region: string;
+  readonly sourceIp: string;
+  readonly userAgent: string;
+  readonly requestId: string;
+  readonly cancelled: AbortSignal;
+}
+
+/** What calls leave behind beside their changes: trail records, events and signals, written with the transaction. */
+interface Outbox {
+  records: TrailRecord[];
+  events: BusEvent[];
+  topics: string[];
+}
+
+/** The fields of a call that come from outside. */
+type Caller = Pick<
+  Call,
+  'principal' | 'account' | 'region' | 'sourceIp' | 'userAgent' | 'requestId' | 'cancelled' | 'via'
+>;
+
+const internalAgent = 'AWS Internal';
+
+/**
+ * The one choke point: authorize → operation → record. Every call passes here, those that services make of each other
+ * included. An answer leaves only after its trail record, and with it everything the call changed, is on disk.
+ */
+export class Pipeline {
+  readonly #database: Database;
+  readonly #services: ReadonlyMap<string, Service>;
+  readonly #clock: Clock;
+  readonly #signals: Signals;
+
+  constructor(parts: { database: Database; services: readonly Service[]; clock: Clock; signals: Signals }) {
+    this.#database = parts.database;
+    this.#services = new Map(parts.services.map((service) => [service.name, service]));
+    this.#clock = parts.clock;
+    this.#signals = parts.signals;
+  }
+
+  /**
+   * Runs one request and resolves with its output once everything about it is durable.
+   * @throws {AwsError} the operation's own error, or a refusal in its service's form
+   * @throws {DatabaseUnavailable} nothing was changed or recorded
+   */
+  async execute(request: PipelineRequest): Promise<unknown> {
+    const { service, operation } = request;
+    const outbox: Outbox = { records: [], events: [], topics: [] };
+    const who: Caller = { ...request, account: request.principal.account };
+    const audience = operation.audience ?? 'account';
+    const isAllowedAudience =
+      audience === 'operator'
+        ? request.audience === 'account'
+        : audience !== 'service' && audience === request.audience;
+    if (!isAllowedAudience) {
+      throw new AwsError(
+        'AccessDeniedException',
+        `${service.name}:${operation.name} is not for this kind of credentials.`,
+        {
+          httpStatus: 403,
+        },
+      );
+    }
+    return operation.effect === 'waits'
+      ? this.#executeWaiting(who, service, operation, request.input, outbox)
+      : this.#executeAtOnce(who, service, operation, request.input, outbox);
+  }
+
+  /** Runs a service's housekeeping as that service. */
+  async housekeeping(service: Service, region: string, cancelled: AbortSignal): Promise<void> {
+    if (!service.housekeeping) return;
+    const outbox: Outbox = { records: [], events: [], topics: [] };
+    const request = asService(service, 'aws', region, cancelled);
+    await service.housekeeping(this.#call(request, service, undefined, outbox, undefined));
+  }
+
+  async #executeAtOnce(
+    who: Caller,
+    service: Service,
+    operation: Operation,
+    input: object,
+    outbox: Outbox,
+  ): Promise<unknown> {
+    const outcome = await this.#database.run(
+      async (db) => {
+        const call = this.#call(who, service, operation, outbox, db);
+        const outcome = await this.#attempt(call, service, operation, input, outbox);
+        await this.#flush(db, outbox);
+        return outcome;
+      },
+      { atomic: false },
+    );
+    await this.#database.durable();
+    this.#raise(outbox);
+    if ('error' in outcome) throw outcome.error;
+    return outcome.output;
+  }
+
+  async #executeWaiting(
+    who: Caller,
+    service: Service,
+    operation: Operation,
+    input: object,
+    outbox: Outbox,
+  ): Promise<unknown> {
+    const call = this.#call(who, service, operation, outbox, undefined);
+    let subject: unknown;
+    let output: unknown;
+    let error: unknown;
+    try {
+      subject = await call.transaction(async (inside) => {
+        const found = await operation.resolve?.(inside, input);
+        await this.#authorize(inside, service, operation, input, found);
+        return found;
+      });
+      output = await operation.handle(call, input, subject);
+    } catch (caught) {
+      error = caught;
+    }
+    await this.#database.run((db) => {
+      this.#record(call, service, operation, input, { output, error, subject }, outbox);
+      return this.#flush(db, outbox);
+    });
+    await this.#database.durable();
+    this.#raise(outbox);
+    if (error !== undefined) throw error;
+    return output;
+  }
+
+  /** One operation inside the running transaction; whatever happens is an outcome, and leaves a record. */
+  async #attempt(
+    call: Call,
+    service: Service,
+    operation: Operation,
+    input: object,
+    outbox: Outbox,
+  ): Promise<{ output: unknown } | { error: unknown }> {
+    let subject: unknown;
+    const topicsBefore = outbox.topics.length;
+    const steps = async () => {
+      subject = await operation.resolve?.(call, input);
+      await this.#authorize(call, service, operation, input, subject);
+      return operation.handle(call, input, subject);
+    };
+    try {
+      const output = operation.effect === 'reads' ? await steps() : await this.#database.nested(call.db, steps);
+      this.#record(call, service, operation, input, { output, subject }, outbox);
+      return { output };
+    } catch (error) {
+      outbox.topics.length = topicsBefore;
+      this.#record(call, service, operation, input, { error, subject }, outbox);
+      return { error };
+    }
+  }
+
+  async #authorize(call: Call, service: Service, operation: Operation, input: object, subject: unknown): Promise<void> {
+    for (const request of operation.access(call, input, subject)) {
+      const denial = await authorize(call, request);
+      if (denial) throw service.accessDenied(call, denial);
+    }
+  }
+
+  #record(
+    call: Call,
+    service: Service,
+    operation: Operation,
+    input: object,
+    outcome: { output?: unknown; error?: unknown; subject?: unknown },
+    outbox: Outbox,
+  ): void {
+    if (operation.recorded === false) return;
+    outbox.records.push(trailRecord(call, service, operation, input, outcome));
+  }
+
+  async #flush(db: AnyDatabase, outbox: Outbox): Promise<void> {
+    if (outbox.records.length > 0) await putRecords(db, outbox.records.splice(0));
+    if (outbox.events.length > 0) {
+      await putEvents(db, outbox.events.splice(0));
+      outbox.topics.push('events');
+    }
+  }
+
+  #raise(outbox: Outbox): void {
+    for (const topic of new Set(outbox.topics.splice(0))) this.#signals.raise(topic);
+  }
+
+  #call(
+    who: Caller,
+    service: Service,
+    operation: Operation | undefined,
+    outbox: Outbox,
+    db: AnyDatabase | undefined,
+  ): Call {
+    const pipeline = this;
+    const call: Call = {
+      requestId: who.requestId,
+      principal: who.principal,
+      account: who.account,
+      region: who.region,
+      clock: this.#clock,
+      sourceIp: who.sourceIp,
+      userAgent: who.userAgent,
+      via: who.via,
+      cancelled: who.cancelled,
+      signals: this.#signals,
+      get db(): AnyDatabase {
+        if (!db) throw new Error(`${service.name}:${operation?.name} uses the database outside a transaction`);
+        return db;
+      },
+      async transaction(work) {
+        if (db) throw new Error(`${service.name}:${operation?.name} opens a transaction inside a transaction`);
+        let failure: { error: unknown } | undefined;
+        const result = await pipeline.#database.run(
+          async (inside) => {
+            const topicsBefore = outbox.topics.length;
+            try {
+              // A new call, so that the one outside never gets a database that outlives its transaction.
+              const nested = pipeline.#call(who, service, operation, outbox, inside);
+              return await pipeline.#database.nested(inside, () => work(nested));
+            } catch (error) {
+              outbox.topics.length = topicsBefore;
+              failure = { error };
+              return undefined;
+            } finally {
+              await pipeline.#flush(inside, outbox);
+            }
+          },
+          { atomic: false },
+        );
+        await pipeline.#database.durable();
+        pipeline.#raise(outbox);
+        if (failure) throw failure.error;
+        return result as Awaited<ReturnType<typeof work>>;
+      },
+      asItself: (account, region) =>
+        pipeline.#call(asService(service, account, region, who.cancelled), service, operation, outbox, db),
+      invoke: (name, operationName, input) => pipeline.#invoke(who, service, call, name, operationName, input, outbox),
+      raise: (topic) => void outbox.topics.push(topic),
+      emit: (event: EventDraft) => void outbox.events.push(busEvent(call, event)),
+    };
+    return call;
+  }
+
+  async #invoke<Output>(
+    who: Caller,
+    from: Service,
+    parent: Call,
+    serviceName: string,
+    operationName: string,
+    input: object,
+    outbox: Outbox,
+  ): Promise<Output> {
+    const service = this.#services.get(serviceName);
+    const operation = service?.operations[operationName];
+    if (!service || !operation)
+      throw new Error(`${from.name} invokes ${serviceName}:${operationName}, which does not exist`);
+    if (operation.effect === 'waits') throw new Error(`${serviceName}:${operationName} waits and can't be invoked`);
+    const nested = this.#call(
+      {
+        principal: who.principal,
+        account: who.account,
+        region: who.region,
+        cancelled: who.cancelled,
+        requestId: randomUUID(),
+        sourceIp: internalAgent,
+        userAgent: internalAgent,
+        via: from.eventSource,
+      },
+      service,
+      operation,
+      outbox,
+      parent.db,
+    );
+    const outcome = await this.#attempt(nested, service, operation, input, outbox);
+    if ('error' in outcome) throw outcome.error;
+    return outcome.output as Output;
+  }
+}
+
+/** A service acting for no caller, in one account and region: a host's report, housekeeping. */
+function asService(service: Service, account: string, region: string, cancelled: AbortSignal): Caller {
+  const principal: Principal = {
+    type: 'AWSService',
+    account,
+    arn: `arn:aws:iam::aws:service/${service.eventSource}`,
+    principalId: service.eventSource,
+  };
+  return {
+    principal,
+    account,
+    region,
+    cancelled,
+    sourceIp: internalAgent,
+    userAgent: internalAgent,
+    requestId: randomUUID(),
+  };
+}

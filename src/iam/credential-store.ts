@@ -1,0 +1,78 @@
+import type { Principal } from '../aws/call.ts';
+import type { Clock } from '../aws/clock.ts';
+import type { RootKey } from '../crypto/root-key.ts';
+import type { Database } from '../database/database.ts';
+import { findAccessKey } from './access-keys.ts';
+import { hostPrincipal, rootPrincipal } from './principals.ts';
+import { openSession } from './sessions.ts';
+
+export type FoundCredentials =
+  | { readonly secretAccessKey: Buffer; readonly principal: Principal; readonly audience: 'account' | 'host' }
+  | { readonly problem: 'unknown' | 'inactive' | 'expired' | 'token' };
+
+/** How many access keys are kept unsealed in memory, so that a signature costs no decryption. */
+const cachedMax = 10_000;
+
+/**
+ * Finds who is behind an access key id. Long-term keys come from the database, temporary ones out of their own token.
+ * Every change to access keys must call `forget`.
+ */
+export class CredentialStore {
+  readonly #database: Database;
+  readonly #rootKey: RootKey;
+  readonly #clock: Clock;
+  readonly #cache = new Map<string, FoundCredentials & { secretAccessKey: Buffer }>();
+
+  constructor(parts: { database: Database; rootKey: RootKey; clock: Clock }) {
+    this.#database = parts.database;
+    this.#rootKey = parts.rootKey;
+    this.#clock = parts.clock;
+    this.#database.onUndone(() => this.forget());
+  }
+
+  async find(accessKeyId: string, sessionToken: string | undefined): Promise<FoundCredentials> {
+    if (accessKeyId.startsWith('ASIA')) return this.#findSession(accessKeyId, sessionToken);
+    if (sessionToken !== undefined) return { problem: 'token' };
+    const cached = this.#cache.get(accessKeyId);
+    if (cached) return cached;
+    const found = await this.#database.run((db) => findAccessKey(db, this.#rootKey, accessKeyId), { atomic: false });
+    if (!found) return { problem: 'unknown' };
+    const { row, secret } = found;
+    if (row.status !== 'Active') {
+      secret.fill(0);
+      return { problem: 'inactive' };
+    }
+    const credentials =
+      row.owner === 'host'
+        ? {
+            secretAccessKey: secret,
+            principal: hostPrincipal(row.account, row.host_id!, accessKeyId),
+            audience: 'host' as const,
+          }
+        : { secretAccessKey: secret, principal: rootPrincipal(row.account, accessKeyId), audience: 'account' as const };
+    if (this.#cache.size >= cachedMax) this.forget();
+    this.#cache.set(accessKeyId, credentials);
+    return credentials;
+  }
+
+  /** Drops (and wipes) what is kept in memory, of one access key or of all. */
+  forget(accessKeyId?: string): void {
+    const ids = accessKeyId === undefined ? [...this.#cache.keys()] : [accessKeyId];
+    for (const id of ids) {
+      this.#cache.get(id)?.secretAccessKey.fill(0);
+      this.#cache.delete(id);
+    }
+  }
+
+  #findSession(accessKeyId: string, sessionToken: string | undefined): FoundCredentials {
+    if (!sessionToken) return { problem: 'token' };
+    const session = openSession(this.#rootKey, accessKeyId, sessionToken);
+    if (!session) return { problem: 'token' };
+    if ((session.principal.session?.expiresAt ?? 0) <= this.#clock.now()) return { problem: 'expired' };
+    return {
+      secretAccessKey: Buffer.from(session.secret, 'utf8'),
+      principal: session.principal,
+      audience: 'account',
+    };
+  }
+}

@@ -1,0 +1,39 @@
+/** How the principals of this system look in ARNs, in STS answers and in the trail. */
+
+import { partitionOf } from '../aws/arn.ts';
+import type { Principal } from '../aws/call.ts';
+
+/** The role as which a host asks for an instance's data keys. Source: KMS developer guide, EBS encryption in CloudTrail. */
+export const infrastructureRole = 'aws:ec2-infrastructure';
+
+export function rootPrincipal(account: string, accessKeyId?: string): Principal {
+  return { type: 'Root', account, arn: `arn:aws:iam::${account}:root`, principalId: account, accessKeyId };
+}
+
+/** A host of this system; its credentials open only the operations that are for hosts. */
+export function hostPrincipal(account: string, hostId: string, accessKeyId: string): Principal {
+  return {
+    type: 'AWSService',
+    account,
+    arn: `arn:aws:iam::${account}:host/${hostId}`,
+    principalId: hostId,
+    userName: hostId,
+    accessKeyId,
+  };
+}
+
+/** The host of one instance, asking for the keys of the volumes attached to it. */
+export function infrastructurePrincipal(account: string, region: string, instanceId: string): Principal {
+  const partition = partitionOf(region);
+  return {
+    type: 'AssumedRole',
+    account,
+    arn: `arn:${partition}:sts::${account}:assumed-role/${infrastructureRole}/${instanceId}`,
+    principalId: `${account}:${infrastructureRole}:${instanceId}`,
+    sessionIssuer: {
+      arn: `arn:${partition}:iam::${account}:role/${infrastructureRole}`,
+      principalId: `${account}:${infrastructureRole}`,
+      userName: infrastructureRole,
+    },
+  };
+}
