@@ -1,0 +1,125 @@
+import { describe, expect, it } from 'vitest';
+import type { Call, Principal } from '../aws/call.ts';
+import type { AccessRequest, GrantStatement, PolicyDocument } from '../aws/service.ts';
+import { authorize } from './authorize.ts';
+import { infrastructurePrincipal, rootPrincipal } from './principals.ts';
+
+const mine = '111122223333';
+const theirs = '444455556666';
+const keyArn = `arn:aws:kms:us-east-1:${mine}:key/1234abcd-12ab-34cd-56ef-1234567890ab`;
+const defaultPolicy: PolicyDocument = {
+  Version: '2012-10-17',
+  Statement: [{ Effect: 'Allow', Principal: { AWS: `arn:aws:iam::${mine}:root` }, Action: 'kms:*', Resource: '*' }],
+};
+const decrypt: AccessRequest = {
+  action: 'kms:Decrypt',
+  resource: keyArn,
+  resourceAccount: mine,
+  resourcePolicy: defaultPolicy,
+};
+const ask = (principal: Principal, request: AccessRequest, via?: string) =>
+  authorize({ principal, account: principal.account, via } as Call, request);
+
+const instance = infrastructurePrincipal(mine, 'us-east-1', 'i-0123456789abcdef0');
+const grant: GrantStatement = {
+  grantId: 'g',
+  granteePrincipal: instance.arn,
+  operations: ['Decrypt'],
+  encryptionContextSubset: { 'aws:ebs:id': 'vol-1' },
+};
+const withGrant = (context: Record<string, string>, over: Partial<GrantStatement> = {}): AccessRequest => ({
+  ...decrypt,
+  context,
+  grants: async () => [{ ...grant, ...over }],
+});
+
+describe("an account's root", () => {
+  it('uses the keys whose policy names its account', async () => {
+    expect(await ask(rootPrincipal(mine), decrypt)).toBeUndefined();
+  });
+  it('is refused where the key policy says nothing of it', async () => {
+    const resourcePolicy = { Statement: [] };
+    expect((await ask(rootPrincipal(mine), { ...decrypt, resourcePolicy }))?.reason).toMatch(
+      /no resource-based policy/,
+    );
+  });
+  it("is refused another account's key", async () => {
+    expect(await ask(rootPrincipal(theirs), decrypt)).toMatchObject({ explicit: false });
+  });
+  it("is refused another account's resource without a policy", async () => {
+    const request = {
+      action: 'ec2:DeleteVolume',
+      resource: 'arn:aws:ec2:us-east-1:1:volume/vol-1',
+      resourceAccount: mine,
+    };
+    expect(await ask(rootPrincipal(theirs), request)).toBeDefined();
+    expect(await ask(rootPrincipal(mine), request)).toBeUndefined();
+  });
+  it('is refused by an explicit deny, whatever allows', async () => {
+    const resourcePolicy: PolicyDocument = {
+      Statement: [
+        ...(defaultPolicy.Statement as []),
+        { Effect: 'Deny', Principal: '*', Action: 'KMS:decrypt', Resource: '*' },
+      ],
+    };
+    expect(await ask(rootPrincipal(mine), { ...decrypt, resourcePolicy })).toMatchObject({ explicit: true });
+  });
+  it('is refused where only a conditional statement would allow, as long as conditions are not evaluated', async () => {
+    const [statement] = defaultPolicy.Statement as [object];
+    const resourcePolicy = {
+      Statement: [{ ...statement, Condition: { StringEquals: { 'kms:CallerAccount': mine } } }],
+    } as unknown as PolicyDocument;
+    expect(await ask(rootPrincipal(mine), { ...decrypt, resourcePolicy })).toBeDefined();
+  });
+});
+
+describe('an AWS managed key', () => {
+  const managed: AccessRequest = { ...decrypt, onlyVia: 'ec2.amazonaws.com' };
+  it('is used through its service only', async () => {
+    expect(await ask(rootPrincipal(mine), managed, 'ec2.amazonaws.com')).toBeUndefined();
+    expect((await ask(rootPrincipal(mine), managed))?.reason).toMatch(/through ec2.amazonaws.com only/);
+    expect(await ask(rootPrincipal(mine), managed, 'cloudtrail.amazonaws.com')).toBeDefined();
+  });
+  it('is not for other accounts, not even through the service', async () => {
+    expect(await ask(rootPrincipal(theirs), managed, 'ec2.amazonaws.com')).toBeDefined();
+  });
+  it('shows its metadata to its account', async () => {
+    expect(await ask(rootPrincipal(mine), { ...managed, action: 'kms:DescribeKey' })).toBeUndefined();
+    expect(await ask(rootPrincipal(mine), { ...managed, action: 'kms:DisableKey' })).toBeDefined();
+  });
+});
+
+describe("an instance's infrastructure role", () => {
+  it('has nothing without a grant, default key policy or not', async () => {
+    expect(await ask(instance, decrypt)).toBeDefined();
+  });
+  it('decrypts with a grant for the volume it names', async () => {
+    expect(await ask(instance, withGrant({ 'kms:EncryptionContext:aws:ebs:id': 'vol-1' }))).toBeUndefined();
+    expect(
+      await ask(
+        instance,
+        withGrant({ 'kms:EncryptionContext:aws:ebs:id': 'vol-1', 'kms:EncryptionContext:more': 'x' }),
+      ),
+    ).toBeUndefined();
+  });
+  it('does not decrypt for another volume, without context, or for another instance', async () => {
+    expect(await ask(instance, withGrant({ 'kms:EncryptionContext:aws:ebs:id': 'vol-2' }))).toBeDefined();
+    expect(await ask(instance, withGrant({}))).toBeDefined();
+    const other = infrastructurePrincipal(mine, 'us-east-1', 'i-0fedcba9876543210');
+    expect(await ask(other, withGrant({ 'kms:EncryptionContext:aws:ebs:id': 'vol-1' }))).toBeDefined();
+  });
+  it('does only the operations of the grant', async () => {
+    const request = { ...withGrant({ 'kms:EncryptionContext:aws:ebs:id': 'vol-1' }), action: 'kms:Encrypt' };
+    expect(await ask(instance, request)).toBeDefined();
+  });
+  it('must match an equals constraint whole', async () => {
+    const equals = { encryptionContextSubset: undefined, encryptionContextEquals: { 'aws:ebs:id': 'vol-1' } };
+    expect(await ask(instance, withGrant({ 'kms:EncryptionContext:aws:ebs:id': 'vol-1' }, equals))).toBeUndefined();
+    expect(
+      await ask(
+        instance,
+        withGrant({ 'kms:EncryptionContext:aws:ebs:id': 'vol-1', 'kms:EncryptionContext:b': '' }, equals),
+      ),
+    ).toBeDefined();
+  });
+});
