@@ -25,6 +25,9 @@ export interface Database {
    */
   durable(): Promise<void>;
 
+  /** Whether the last group could be written. */
+  readonly isUsable: boolean;
+
   /** Called after a group was undone because it could not be written; caches of applied state must be dropped. */
   onUndone(listener: () => void): void;
 

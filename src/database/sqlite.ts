@@ -31,6 +31,7 @@ export class SqliteDatabase implements Database {
   #groupOpen = false;
   #closed = false;
   #depth = 0;
+  #isUsable = true;
 
   /** @throws when the file cannot be opened, or another process has it open */
   constructor(path: string) {
@@ -81,6 +82,10 @@ export class SqliteDatabase implements Database {
     this.#waiting.push({ resolve, reject });
     this.#wake();
     return promise;
+  }
+
+  get isUsable(): boolean {
+    return this.#isUsable && !this.#closed;
   }
 
   onUndone(listener: () => void): void {
@@ -149,6 +154,7 @@ export class SqliteDatabase implements Database {
     const waiting = this.#waiting;
     try {
       this.#sqlite.exec('commit');
+      this.#isUsable = true;
     } catch (error) {
       this.#undo(error);
       return;
@@ -161,6 +167,7 @@ export class SqliteDatabase implements Database {
 
   #undo(cause: unknown): void {
     this.#groupOpen = false;
+    this.#isUsable = false;
     if (this.#sqlite.isTransaction) this.#sqlite.exec('rollback');
     for (const listener of this.#undoneListeners) listener();
     const error = new DatabaseUnavailable(cause);

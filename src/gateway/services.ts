@@ -1,0 +1,26 @@
+/** All the services of a control plane. The list is what the gateway speaks and what docs/api-coverage.md counts. */
+import type { Service } from '../aws/service.ts';
+import { createCloudTrail } from '../cloudtrail/index.ts';
+import type { RootKey } from '../crypto/root-key.ts';
+import type { Database } from '../database/database.ts';
+import { createCofferHost, createEc2, internalOperations } from '../ec2/index.ts';
+import { createSts } from '../iam/index.ts';
+import { createKms } from '../kms/index.ts';
+import { createCoffer } from './coffer-service.ts';
+
+export function createServices(parts: {
+  rootKey: RootKey;
+  database: Database;
+  /** Called after access keys were replaced, so that nothing keeps an old one in memory. */
+  forgetCredentials: () => void;
+}): readonly Service[] {
+  const { rootKey, database, forgetCredentials } = parts;
+  return [
+    createKms({ rootKey, database }),
+    createEc2(),
+    createSts({ rootKey }),
+    createCloudTrail(),
+    createCoffer({ rootKey, forgetCredentials, contributed: internalOperations }),
+    createCofferHost(),
+  ];
+}
