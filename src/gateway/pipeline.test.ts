@@ -1,0 +1,203 @@
+import { sql } from 'kysely';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Call, Principal } from '../aws/call.ts';
+import { ManualClock } from '../aws/clock.ts';
+import { AwsError } from '../aws/errors.ts';
+import { type Operation, operation, type Service } from '../aws/service.ts';
+import { Signals } from '../aws/signals.ts';
+import { createCloudTrail } from '../cloudtrail/index.ts';
+import { migrate } from '../database/migrations.ts';
+import { SqliteDatabase } from '../database/sqlite.ts';
+import { eventMigrations } from '../events/records.ts';
+import { hostPrincipal, rootPrincipal } from '../iam/principals.ts';
+import { Pipeline } from './pipeline.ts';
+
+const account = '111122223333';
+const mine = { action: 'shop:Do', resource: '*', resourceAccount: account };
+const event = { source: 'aws.shop', detailType: 'Shop Notification', resources: [], detail: {} };
+
+let database: SqliteDatabase;
+let pipeline: Pipeline;
+let signals: Signals;
+let shop: Service;
+const clock = new ManualClock(1_800_000_000_000);
+
+const put = (call: Call, item: string) => sql`insert into items values (${item})`.execute(call.db);
+
+const operations: Record<string, Operation> = {
+  Put: operation<{ item: string; fail?: boolean }, { item: string }>({
+    name: 'Put',
+    effect: 'writes',
+    access: () => [mine],
+    async handle(call, { item, fail }) {
+      await put(call, item);
+      call.emit(event);
+      call.raise('shelf');
+      if (fail) throw new AwsError('ShelfBroke', 'The shelf broke.');
+      return { item };
+    },
+    record: (_call, { item }) => ({ requestParameters: { item } }),
+  }),
+  Order: operation<{ item: string; catches?: boolean; failAfter?: boolean }, object>({
+    name: 'Order',
+    effect: 'writes',
+    access: () => [mine],
+    async handle(call, { item, catches, failAfter }) {
+      await put(call, 'order');
+      try {
+        await call.invoke('shop', 'Put', { item, fail: catches });
+      } catch (error) {
+        if (!catches) throw error;
+      }
+      if (failAfter) throw new AwsError('OutOfStock', 'Nothing left.');
+      return {};
+    },
+  }),
+  Deliver: operation<{ fail?: boolean }, object>({
+    name: 'Deliver',
+    effect: 'waits',
+    access: () => [mine],
+    async handle(call, { fail }) {
+      await call.transaction((inside) => put(inside, 'parcel'));
+      if (fail)
+        await call.transaction(async (inside) => {
+          await put(inside, 'lost');
+          throw new AwsError('Lost', 'Lost on the way.');
+        });
+      expect(() => call.db).toThrow(/outside a transaction/);
+      return {};
+    },
+  }),
+  Forbidden: operation({
+    name: 'Forbidden',
+    effect: 'writes',
+    access: () => [{ ...mine, resourceAccount: '999988887777' }],
+    handle: (call) => put(call, 'stolen'),
+  }),
+  ForHosts: operation({ name: 'ForHosts', effect: 'reads', audience: 'host', access: () => [], handle: () => ({}) }),
+  Inner: operation({ name: 'Inner', effect: 'reads', audience: 'service', access: () => [], handle: () => ({}) }),
+};
+
+beforeEach(async () => {
+  database = new SqliteDatabase(':memory:');
+  const trail = createCloudTrail();
+  await database.run((db) => migrate(db, [...trail.migrations, ...eventMigrations]));
+  await database.run((db) => sql`create table items (item text)`.execute(db));
+  shop = {
+    name: 'shop',
+    eventSource: 'shop.amazonaws.com',
+    protocol: 'internalJson',
+    operations,
+    catalogue: {},
+    migrations: [],
+    accessDenied: (_call, denial) => new AwsError('AccessDenied', denial.reason, { httpStatus: 403 }),
+  };
+  signals = new Signals();
+  pipeline = new Pipeline({ database, services: [shop, trail], clock, signals });
+});
+afterEach(() => database.close());
+
+const execute = (name: string, input: object = {}, principal: Principal = rootPrincipal(account, 'AKIAEXAMPLE')) =>
+  pipeline.execute({
+    service: shop,
+    operation: operations[name]!,
+    input,
+    principal,
+    audience: principal.type === 'AWSService' ? 'host' : 'account',
+    region: 'us-east-1',
+    sourceIp: '127.0.0.1',
+    userAgent: 'test',
+    requestId: 'r-1',
+    cancelled: new AbortController().signal,
+  });
+const items = () =>
+  database.run(async (db) =>
+    (await sql<{ item: string }>`select item from items`.execute(db)).rows.map((row) => row.item),
+  );
+const trail = () =>
+  database.run(async (db) =>
+    (await sql<{ document: string }>`select document from trail_events order by seq`.execute(db)).rows.map(
+      (row) => JSON.parse(row.document) as Record<string, unknown>,
+    ),
+  );
+const eventCount = () =>
+  database.run(async (db) => (await sql<{ n: number }>`select count(*) as n from bus_events`.execute(db)).rows[0]!.n);
+
+describe('Pipeline', () => {
+  it('keeps what a call did, records it and puts its event on the bus', async () => {
+    const version = signals.version('shelf');
+    expect(await execute('Put', { item: 'apple' })).toEqual({ item: 'apple' });
+    expect(await items()).toEqual(['apple']);
+    expect(await eventCount()).toBe(1);
+    expect(signals.version('shelf')).toBeGreaterThan(version);
+    expect(await trail()).toMatchObject([
+      {
+        eventName: 'Put',
+        eventSource: 'shop.amazonaws.com',
+        readOnly: false,
+        requestID: 'r-1',
+        requestParameters: { item: 'apple' },
+        eventTime: '2027-01-15T08:00:00Z',
+        userIdentity: { type: 'Root', accountId: account, accessKeyId: 'AKIAEXAMPLE' },
+      },
+    ]);
+  });
+
+  it('undoes a call that fails, but keeps its record and its event, and raises no signal', async () => {
+    const version = signals.version('shelf');
+    await expect(execute('Put', { item: 'apple', fail: true })).rejects.toThrow('The shelf broke.');
+    expect(await items()).toEqual([]);
+    expect(await eventCount()).toBe(1);
+    expect(signals.version('shelf')).toBe(version);
+    expect(await trail()).toMatchObject([
+      { errorCode: 'ShelfBroke', errorMessage: 'The shelf broke.', responseElements: null },
+    ]);
+  });
+
+  it('runs a nested call as part of the outer one, and records both as who they were', async () => {
+    await execute('Order', { item: 'pear' });
+    expect(await items()).toEqual(['order', 'pear']);
+    const [inner, outer] = await trail();
+    expect(inner).toMatchObject({ eventName: 'Put', sourceIPAddress: 'AWS Internal', userAgent: 'AWS Internal' });
+    expect(inner).toMatchObject({ userIdentity: { type: 'Root', invokedBy: 'AWS Internal' } });
+    expect(outer).toMatchObject({ eventName: 'Order', sourceIPAddress: '127.0.0.1' });
+    expect(inner!.requestID).not.toBe(outer!.requestID);
+  });
+
+  it('lets the outer call go on after a nested one failed, without what that one did', async () => {
+    await execute('Order', { item: 'pear', catches: true });
+    expect(await items()).toEqual(['order']);
+  });
+
+  it('undoes nested calls with the outer one, and keeps all their records', async () => {
+    await expect(execute('Order', { item: 'pear', failAfter: true })).rejects.toThrow('Nothing left.');
+    expect(await items()).toEqual([]);
+    expect((await trail()).map((record) => [record.eventName, record.errorCode])).toEqual([
+      ['Put', undefined],
+      ['Order', 'OutOfStock'],
+    ]);
+  });
+
+  it('keeps the transactions a waiting call has finished, and undoes only the one that fails', async () => {
+    await execute('Deliver');
+    await expect(execute('Deliver', { fail: true })).rejects.toThrow('Lost on the way.');
+    expect(await items()).toEqual(['parcel', 'parcel']);
+    expect((await trail()).map((record) => record.errorCode)).toEqual([undefined, 'Lost']);
+  });
+
+  it('refuses before the operation runs, and records the refusal', async () => {
+    await expect(execute('Forbidden')).rejects.toMatchObject({ code: 'AccessDenied' });
+    expect(await items()).toEqual([]);
+    expect(await trail()).toMatchObject([{ eventName: 'Forbidden', errorCode: 'AccessDenied' }]);
+  });
+
+  it("opens hosts' operations to hosts only, and services' to no one outside", async () => {
+    const host = hostPrincipal(account, 'local', 'AKIAHOST');
+    await expect(execute('ForHosts')).rejects.toMatchObject({ code: 'AccessDeniedException' });
+    expect(await execute('ForHosts', {}, host)).toEqual({});
+    await expect(execute('Put', { item: 'x' }, host)).rejects.toMatchObject({ code: 'AccessDeniedException' });
+    await expect(execute('Inner')).rejects.toMatchObject({ code: 'AccessDeniedException' });
+    await expect(execute('Inner', {}, host)).rejects.toMatchObject({ code: 'AccessDeniedException' });
+    expect(await items()).toEqual([]);
+  });
+});
