@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 
 /** Records that one millisecond has room for; past that they borrow from the next. */
 const recordsPerMs = 4096;
@@ -12,14 +12,12 @@ let lastSeq = 0;
  */
 export function nextEventId(timeMs: number): { seq: number; eventId: string } {
   lastSeq = Math.max(lastSeq + 1, timeMs * recordsPerMs);
-  const random = randomBytes(10);
-  random[0] = 0x70 | (random[0]! & 0x0f);
-  random[2] = 0x80 | (random[2]! & 0x3f);
-  const hex = Math.floor(lastSeq / recordsPerMs)
+  const time = Math.floor(lastSeq / recordsPerMs)
     .toString(16)
-    .padStart(12, '0')
-    .concat(random.toString('hex'));
-  const eventId = `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+    .padStart(12, '0');
+  // Node.js draws random UUIDs from a pool, which is several times cheaper than random bytes; all but the time and the
+  // version digit is kept.
+  const eventId = `${time.slice(0, 8)}-${time.slice(8)}-7${randomUUID().slice(15)}`;
   return { seq: lastSeq, eventId };
 }
 
