@@ -1,0 +1,62 @@
+import { describe, expect, test } from 'vitest';
+import { likePattern, matchesFilters, matchesPattern, parseFilters } from './filters.ts';
+
+describe('filter values', () => {
+  test.each([
+    ['vol-*', 'vol-123', true],
+    ['*', '', true],
+    ['', '', true],
+    ['', 'a', false],
+    ['a?c', 'abc', true],
+    ['a?c', 'ac', false],
+    ['*b*d', 'abcd', true],
+    ['*b*d', 'abcde', false],
+    ['a\\*c', 'a*c', true],
+    ['a\\*c', 'abc', false],
+    ['\\?', '?', true],
+    ['ab\\', 'ab\\', true],
+    ['Name', 'name', false],
+    ['a**b', 'ab', true],
+  ])('%s matches %s: %s', (pattern, value, expected) => {
+    expect(matchesPattern(pattern, value)).toBe(expected);
+  });
+
+  test('a pattern of many stars takes no exponential time', () => {
+    const started = performance.now();
+    expect(matchesPattern(`${'*a'.repeat(200)}*b`, 'a'.repeat(5000))).toBe(false);
+    expect(performance.now() - started).toBeLessThan(1000);
+  });
+
+  test('become LIKE patterns with their own specials escaped', () => {
+    expect(likePattern('50%_*?\\*')).toBe('50\\%\\_%_*');
+  });
+});
+
+describe('filters', () => {
+  const known = new Set(['status', 'size', 'tag:']);
+
+  test('are ANDed, their values ORed', () => {
+    const filters = parseFilters(
+      [
+        { Name: 'status', Values: ['available', 'in-use'] },
+        { Name: 'size', Values: ['1*'] },
+      ],
+      known,
+    );
+    const values = (status: string, size: string) => (name: string) => [name === 'status' ? status : size];
+    expect(matchesFilters(filters, values('in-use', '10'))).toBe(true);
+    expect(matchesFilters(filters, values('in-use', '20'))).toBe(false);
+    expect(matchesFilters(filters, values('deleting', '10'))).toBe(false);
+  });
+
+  test('of a name that the operation lacks are refused by name', () => {
+    expect(() => parseFilters([{ Name: 'colour', Values: ['x'] }], known)).toThrow(/The filter 'colour' is invalid/);
+    expect(() => parseFilters([{ Name: 'tag:', Values: ['x'] }], known)).toThrow(/'tag:' is invalid/);
+    expect(parseFilters([{ Name: 'tag:Owner', Values: ['x'] }], known)).toHaveLength(1);
+  });
+
+  test('take 500 values', () => {
+    const values = Array.from({ length: 500 }, (_, index) => `v${index}`);
+    expect(parseFilters([{ Name: 'status', Values: values }], known)[0]!.values).toHaveLength(500);
+  });
+});
