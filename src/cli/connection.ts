@@ -1,0 +1,157 @@
+/** Which server a command talks to, and as whom. */
+import { existsSync, readFileSync } from 'node:fs';
+import https from 'node:https';
+import { homedir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { NodeHttpHandler } from '@smithy/node-http-handler';
+import { type Command, Option } from 'commander';
+import { AwsError } from '../aws/errors.ts';
+import { type Endpoint, pinning, SignedClient, Unreachable } from '../aws/signed-client.ts';
+import { type Credentials, parseCredentials } from './credentials-file.ts';
+import { CommandError, exitCodes } from './errors.ts';
+import { defaultDataDir, readServerFile } from './server-file.ts';
+
+export interface ConnectionOptions {
+  readonly endpoint?: string;
+  readonly data?: string;
+  readonly region?: string;
+  readonly profile?: string;
+  readonly caFile?: string;
+}
+
+const requestTimeoutMs = 60_000;
+
+/** Adds the options with which a command finds its server. */
+export function withConnection(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--endpoint <url>', 'the server; without it, the one that runs on the data directory').env(
+        'COFFER_ENDPOINT',
+      ),
+    )
+    .addOption(new Option('--data <dir>', `the server's data directory (default: $COFFER_DATA or ./${defaultDataDir})`))
+    .addOption(new Option('--profile <name>', 'the profile in the AWS shared-credentials file').env('AWS_PROFILE'))
+    .addOption(new Option('--region <name>', 'the region (default: $AWS_REGION, $AWS_DEFAULT_REGION or us-east-1)'))
+    .addOption(new Option('--ca-file <pem>', "the server's own certificate, when no authority signed it"));
+}
+
+export class Connection {
+  readonly endpoint: Endpoint;
+  readonly credentials: Credentials;
+  readonly region: string;
+  /** Where the credentials came from, for error messages. */
+  readonly credentialsSource: string;
+  readonly #client: SignedClient;
+
+  /** @throws {CommandError} when there is no server or there are no credentials to be found */
+  constructor(options: ConnectionOptions, env: NodeJS.ProcessEnv = process.env) {
+    const dataDir = options.data ?? env.COFFER_DATA ?? defaultDataDir;
+    this.endpoint = options.endpoint
+      ? { url: checkUrl(options.endpoint), certificateFile: options.caFile }
+      : readServerFile(dataDir);
+    const { credentials, source } = findCredentials(options, dataDir, env);
+    this.credentials = credentials;
+    this.credentialsSource = source;
+    this.region = options.region ?? env.AWS_REGION ?? env.AWS_DEFAULT_REGION ?? 'us-east-1';
+    this.#client = new SignedClient(this.endpoint);
+  }
+
+  /** Calls one of the system's own operations. @throws {CommandError} with the server's words */
+  async call<Output>(operation: string, body: object, timeoutMs = requestTimeoutMs): Promise<Output> {
+    const { region, credentials } = this;
+    const target = `Coffer.${operation}`;
+    return this.translate(() =>
+      this.#client.send<Output>({ service: 'coffer', target, region, credentials, body, timeoutMs }),
+    );
+  }
+
+  /** What an SDK client is configured with. */
+  sdkConfiguration() {
+    const { certificateFile } = this.endpoint;
+    const handler = certificateFile
+      ? { requestHandler: new NodeHttpHandler({ httpsAgent: new https.Agent(pinning(certificateFile)) }) }
+      : {};
+    return { endpoint: this.endpoint.url, region: this.region, credentials: this.credentials, ...handler };
+  }
+
+  /** Runs `work`; what goes wrong in talking to the server becomes one line that says what to do. */
+  async translate<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      throw this.#commandError(error);
+    }
+  }
+
+  close(): void {
+    this.#client.close();
+  }
+
+  #commandError(error: unknown): unknown {
+    const { name, message, code, $metadata } = error as Error & {
+      code?: string;
+      $metadata?: { httpStatusCode?: number };
+    };
+    const isNetwork = error instanceof Unreachable || /^(ECONN|ENOTFOUND|EHOSTUNREACH|ETIMEDOUT)/.test(code ?? '');
+    if (isNetwork)
+      return new CommandError(
+        `no server answers at ${this.endpoint.url} (${reason(error)}); is it running?`,
+        exitCodes.unavailable,
+        {
+          cause: error,
+        },
+      );
+    const isRefusal = error instanceof AwsError || $metadata?.httpStatusCode !== undefined;
+    if (!isRefusal) return error;
+    const errorCode = error instanceof AwsError ? error.code : name;
+    const isAboutWho = /UnrecognizedClient|InvalidClientToken|InvalidSignature|SignatureDoesNotMatch|AuthFailure/.test(
+      errorCode,
+    );
+    const hint = isAboutWho ? ` The credentials came from ${this.credentialsSource}.` : '';
+    return new CommandError(`${errorCode}: ${message}${hint}`, exitCodes.failed, { cause: error });
+  }
+}
+
+function reason(error: unknown): string {
+  const cause = (error as Error).cause as NodeJS.ErrnoException | undefined;
+  return cause?.code ?? cause?.message ?? (error as NodeJS.ErrnoException).code ?? (error as Error).message;
+}
+
+function checkUrl(text: string): string {
+  if (URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)) return new URL(text).origin;
+  throw new CommandError(`the endpoint ${JSON.stringify(text)} is not an http or https address`, exitCodes.usage);
+}
+
+/**
+ * `--profile`; then `--data`, which means its administrator; then the environment; for a named endpoint the default
+ * profile; last the data directory's administrator.
+ */
+function findCredentials(
+  options: ConnectionOptions,
+  dataDir: string,
+  env: NodeJS.ProcessEnv,
+): { credentials: Credentials; source: string } {
+  const sharedFile = env.AWS_SHARED_CREDENTIALS_FILE ?? join(homedir(), '.aws', 'credentials');
+  const adminFile = join(resolve(dataDir), 'admin.credentials');
+  if (options.profile) return fromFile(sharedFile, options.profile);
+  if (options.data && !options.endpoint) return fromFile(adminFile);
+  if (env.AWS_ACCESS_KEY_ID && env.AWS_SECRET_ACCESS_KEY) {
+    const { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey } = env;
+    const credentials = { accessKeyId, secretAccessKey, sessionToken: env.AWS_SESSION_TOKEN };
+    return { credentials, source: 'AWS_ACCESS_KEY_ID in the environment' };
+  }
+  if (options.endpoint && !options.data && existsSync(sharedFile)) return fromFile(sharedFile);
+  return fromFile(adminFile);
+}
+
+function fromFile(path: string, profile = 'default'): { credentials: Credentials; source: string } {
+  try {
+    return { credentials: parseCredentials(readFileSync(path, 'utf8'), profile), source: path };
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    throw new CommandError(
+      `no credentials: ${path}: ${code ?? message}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name the server's --data directory`,
+      exitCodes.usage,
+    );
+  }
+}

@@ -1,0 +1,133 @@
+/**
+ * Keeps a host running beside the server: finds the one that outlived an earlier server, or starts one, and starts it again
+ * when it dies. The host is a process in a session of its own, so that nothing that ends the server ends it too.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, openSync, renameSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { hostFiles, supersededExitCode } from '../host/main.ts';
+import { isLocked, readPid } from '../host/process.ts';
+
+const lookEveryMs = 250;
+const restartFirstMs = 200;
+const restartMaxMs = 10_000;
+/** A host that has lived this long starts from the shortest pause again when it dies. */
+const healthyAfterMs = 30_000;
+const drainMs = 30_000;
+/** The log is set aside at a start when it is longer; one older log is kept. */
+const logBytesMax = 16 * 1024 * 1024;
+
+export class HostSupervisor {
+  readonly #dataDir: string;
+  readonly #files: ReturnType<typeof hostFiles>;
+  readonly #warn: (message: string) => void;
+  #child: ChildProcess | undefined;
+  #childStartedAt = 0;
+  #deaths = 0;
+  #startAfter = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #isWatching = false;
+
+  constructor(dataDir: string, warn: (message: string) => void) {
+    this.#dataDir = dataDir;
+    this.#files = hostFiles(dataDir);
+    this.#warn = warn;
+  }
+
+  /** Finds or starts the host and watches over it from then on. */
+  start(): void {
+    // One that outlived an earlier server may be in a pause between two attempts to reach it.
+    if (isLocked(this.#files.lock)) this.#signal('SIGHUP');
+    this.#isWatching = true;
+    this.#look();
+    this.#timer = setInterval(() => this.#look(), lookEveryMs);
+  }
+
+  /** Resolves when the host has talked to this server (`since`: ms since the epoch), false after `timeoutMs`. */
+  async synced(since: number, timeoutMs: number): Promise<boolean> {
+    const deadline = Date.now() + timeoutMs;
+    while (Date.now() < deadline) {
+      const at = statSync(this.#files.synced, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+      if (at >= since && isLocked(this.#files.lock)) return true;
+      await new Promise((wake) => setTimeout(wake, 20));
+    }
+    return false;
+  }
+
+  /** Ends the host: volumes flushed and closed. One that takes longer than half a minute is left to finish alone. */
+  async stop(): Promise<void> {
+    this.#rest();
+    this.#signal('SIGTERM');
+    const deadline = Date.now() + drainMs;
+    while (this.#isThere()) {
+      if (Date.now() > deadline) {
+        this.#warn('the host is still writing volumes to disk; it ends when that is done');
+        return;
+      }
+      await new Promise((wake) => setTimeout(wake, 20));
+    }
+  }
+
+  #isThere(): boolean {
+    return this.#child !== undefined || isLocked(this.#files.lock);
+  }
+
+  #look(): void {
+    if (this.#isThere() || Date.now() < this.#startAfter) return;
+    this.#spawn();
+  }
+
+  #spawn(): void {
+    setAsideLog(this.#files.log);
+    const log = openSync(this.#files.log, 'a', 0o600);
+    const main = join(import.meta.dirname, 'main.ts');
+    const child = spawn(
+      process.execPath,
+      ['--disable-warning=ExperimentalWarning', main, 'host', '--data', this.#dataDir],
+      { detached: true, stdio: ['ignore', log, log], env: hostEnvironment(process.env) },
+    );
+    closeSync(log);
+    this.#child = child;
+    this.#childStartedAt = Date.now();
+    child.once('error', (error) => this.#died(`could not be started: ${error.message}`));
+    child.once('exit', (code, signal) => {
+      if (code === supersededExitCode) {
+        this.#rest();
+        this.#child = undefined;
+        this.#warn('another host took over with the same credentials; this server starts none any more');
+      } else this.#died(`ended (${signal ?? code})`);
+    });
+  }
+
+  #died(how: string): void {
+    this.#child = undefined;
+    if (!this.#isWatching) return;
+    if (Date.now() - this.#childStartedAt > healthyAfterMs) this.#deaths = 0;
+    const pauseMs = Math.min(restartFirstMs * 2 ** this.#deaths++, restartMaxMs);
+    this.#startAfter = Date.now() + pauseMs;
+    this.#warn(`the host ${how}; starting it again. Its log is ${this.#files.log}`);
+  }
+
+  #rest(): void {
+    this.#isWatching = false;
+    clearInterval(this.#timer);
+  }
+
+  #signal(signal: NodeJS.Signals): void {
+    const pid = this.#child?.pid ?? (isLocked(this.#files.lock) ? readPid(this.#files.pid) : undefined);
+    try {
+      if (pid !== undefined) process.kill(pid, signal);
+    } catch {
+      // It has just ended.
+    }
+  }
+}
+
+/** Nothing that is a credential, or steers an AWS client, passes to the host. */
+function hostEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !/^(AWS_|COFFER_)/.test(name)));
+}
+
+function setAsideLog(path: string): void {
+  if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) > logBytesMax) renameSync(path, `${path}.1`);
+}

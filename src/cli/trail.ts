@@ -1,0 +1,108 @@
+/** `coffer trail`: who did what, from the audit record. */
+import { CloudTrailClient, type Event, type LookupAttribute, LookupEventsCommand } from '@aws-sdk/client-cloudtrail';
+import { Command, Option } from 'commander';
+import { Connection, type ConnectionOptions, withConnection } from './connection.ts';
+import { CommandError, exitCodes, exitCodesHelp } from './errors.ts';
+import { printJsonLine, printTable } from './output.ts';
+
+interface TrailOptions extends ConnectionOptions {
+  readonly event?: string;
+  readonly resource?: string;
+  readonly user?: string;
+  readonly service?: string;
+  readonly since?: string;
+  readonly until?: string;
+  readonly max: string;
+  readonly json?: boolean;
+}
+
+const pageMax = 50;
+
+export function trailCommand(): Command {
+  return withConnection(new Command('trail'))
+    .description('Look up the audit record: every API call, the newest first.')
+    .option('--event <name>', 'calls of one operation (Decrypt)')
+    .option('--resource <name>', 'calls about one resource (vol-…, a key ARN)')
+    .option('--user <name>', 'calls by one user')
+    .option('--service <source>', 'calls to one service (kms.amazonaws.com)')
+    .option('--since <time>', 'from this time on (2026-01-31T12:00:00Z)')
+    .option('--until <time>', 'up to this time')
+    .addOption(new Option('--max <count>', 'how many').default('20'))
+    .option('--json', 'print whole CloudTrail records, one JSON document per line')
+    .addHelpText(
+      'after',
+      `\nExamples:\n  coffer trail --event Decrypt\n  coffer trail --resource vol-0123456789abcdef0 --json\n${exitCodesHelp}`,
+    )
+    .action(trail);
+}
+
+async function trail(options: TrailOptions): Promise<void> {
+  const max = Number(options.max);
+  if (!Number.isInteger(max) || max < 1)
+    throw new CommandError('--max must be a whole number above 0', exitCodes.usage);
+  const attributes = lookupAttributes(options);
+  const [StartTime, EndTime] = [parseTime('--since', options.since), parseTime('--until', options.until)];
+  const connection = new Connection(options);
+  const client = new CloudTrailClient(connection.sdkConfiguration());
+  const found: Event[] = [];
+  let NextToken: string | undefined;
+  do {
+    const page = await connection.translate(() =>
+      client.send(
+        new LookupEventsCommand({
+          LookupAttributes: attributes,
+          StartTime,
+          EndTime,
+          MaxResults: Math.min(pageMax, max - found.length),
+          NextToken,
+        }),
+      ),
+    );
+    found.push(...(page.Events ?? []));
+    NextToken = page.NextToken;
+  } while (NextToken && found.length < max);
+  client.destroy();
+  connection.close();
+  if (options.json) for (const event of found) printJsonLine(JSON.parse(event.CloudTrailEvent ?? '{}'));
+  else printTable(['TIME', 'SERVICE', 'CALL', 'WHO', 'ERROR', 'RESOURCES'], found.map(row));
+}
+
+function row(event: Event): string[] {
+  const record = JSON.parse(event.CloudTrailEvent ?? '{}') as {
+    userIdentity?: { arn?: string; type?: string; invokedBy?: string };
+    errorCode?: string;
+  };
+  const { arn, type, invokedBy } = record.userIdentity ?? {};
+  return [
+    event.EventTime?.toISOString().replace('.000Z', 'Z') ?? '',
+    (event.EventSource ?? '').replace('.amazonaws.com', ''),
+    event.EventName ?? '',
+    `${arn?.split(':').slice(5).join(':') ?? type ?? ''}${invokedBy ? ` via ${invokedBy}` : ''}`,
+    record.errorCode ?? '',
+    (event.Resources ?? []).map((resource) => resource.ResourceName?.split('/').pop()).join(', '),
+  ];
+}
+
+/** CloudTrail takes one attribute a lookup. */
+function lookupAttributes({ event, resource, user, service }: TrailOptions): LookupAttribute[] | undefined {
+  const attributes: LookupAttribute[] = [
+    { AttributeKey: 'EventName' as const, AttributeValue: event },
+    { AttributeKey: 'ResourceName' as const, AttributeValue: resource },
+    { AttributeKey: 'Username' as const, AttributeValue: user },
+    { AttributeKey: 'EventSource' as const, AttributeValue: service },
+  ].filter(({ AttributeValue }) => AttributeValue !== undefined);
+  if (attributes.length > 1)
+    throw new CommandError('a lookup takes one of --event, --resource, --user and --service', exitCodes.usage);
+  return attributes.length === 0 ? undefined : attributes;
+}
+
+function parseTime(option: string, text: string | undefined): Date | undefined {
+  if (text === undefined) return undefined;
+  const time = new Date(text);
+  if (Number.isNaN(time.getTime()))
+    throw new CommandError(
+      `${option} ${JSON.stringify(text)} is not a time such as 2026-01-31T12:00:00Z`,
+      exitCodes.usage,
+    );
+  return time;
+}

@@ -1,0 +1,303 @@
+/**
+ * The host's side of the protocol (docs/host-protocol.md): tells the control plane all that it has, learns all that it shall
+ * have, and acts on the difference. While the control plane is away everything that is open stays open.
+ */
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { isAwsError } from '../aws/errors.ts';
+import {
+  type DesiredAttachment,
+  type InstanceCredentials,
+  type SyncRequest,
+  type SyncResponse,
+  syncWaitMaxMs,
+  type VolumeEncryption,
+} from '../aws/host-protocol.ts';
+import { type ClientCredentials, type Endpoint, SignedClient, Unreachable, version } from '../aws/signed-client.ts';
+import { ensureVolumeImage } from '../blocks/images.ts';
+import { Attachment } from './attachment.ts';
+import { decryptDataKey } from './data-keys.ts';
+import { openExport, type VolumeExport } from './export.ts';
+import { HeldInstanceCredentials } from './instance-credentials.ts';
+import { InstanceDirectories } from './instances.ts';
+import { HostTasks } from './tasks.ts';
+
+export interface HostAgentOptions {
+  readonly hostId: string;
+  readonly credentials: ClientCredentials;
+  readonly region: string;
+  readonly zones: readonly string[] | '*';
+  /** Absolute. */
+  readonly dataDir: string;
+  /** Asked again whenever the control plane can't be reached: it may have come back elsewhere. */
+  readonly endpoint: () => Endpoint;
+  /** The control plane has answered, for the first time or after it was away. */
+  readonly onConnected: () => void;
+  readonly log: Logger;
+}
+
+const volumeIdForm = /^vol-[0-9a-f]{8,32}$/;
+const retryFirstMs = 200;
+const retryMaxMs = 5_000;
+/** Above the wait of the control plane, so that a silent connection is noticed soon after. */
+const syncTimeoutMs = syncWaitMaxMs + 10_000;
+/** How often opening a volume asks KMS again when it can't be reached, before that counts as failed. */
+const decryptAttempts = 5;
+const credentialsWaitMs = 10_000;
+
+export class HostAgent {
+  readonly #options: HostAgentOptions;
+  readonly #sessionId = randomUUID();
+  readonly #startedAt = Date.now();
+  readonly #instances: InstanceDirectories;
+  readonly #credentials = new HeldInstanceCredentials();
+  readonly #tasks: HostTasks;
+  readonly #attachments = new Map<string, Attachment>();
+  readonly #stopping = new AbortController();
+  #client: SignedClient;
+  #sequence = 0;
+  #answeredSequence = 0;
+  #failures = 0;
+  #isConnected = false;
+  #hurry = new AbortController();
+  #version: string | undefined;
+  /** Resolves when there is something to report that the request on its way doesn't say. */
+  #news = Promise.withResolvers<void>();
+  /** Wakes those who wait for credentials: an answer has come. */
+  #answered = Promise.withResolvers<void>();
+
+  constructor(options: HostAgentOptions) {
+    this.#options = options;
+    this.#client = new SignedClient(options.endpoint());
+    this.#instances = new InstanceDirectories(options.dataDir);
+    this.#tasks = new HostTasks(
+      (volumeId) => this.#imagePath(volumeId),
+      () => this.#tell(),
+    );
+  }
+
+  /**
+   * Serves until `stop` is called or another process takes this host's place; then everything is closed.
+   * @returns why it ended
+   */
+  async run(): Promise<'stopped' | 'superseded'> {
+    let superseded = false;
+    while (!this.#stopping.signal.aborted && !superseded) {
+      this.#news = Promise.withResolvers();
+      const news = this.#news.promise;
+      const round = this.#sync().then(
+        () => this.#recovered(),
+        async (error) => {
+          if (isAwsError(error, 'HostSuperseded')) superseded = true;
+          else await this.#pauseAfter(error);
+        },
+      );
+      // News don't wait for the answer that is due: the next request goes out beside it.
+      await (this.#failures > 0 ? round : Promise.race([round, news]));
+    }
+    this.#stopping.abort();
+    await Promise.all([...this.#attachments.values()].map((attachment) => attachment.end()));
+    this.#client.close();
+    return superseded ? 'superseded' : 'stopped';
+  }
+
+  /** Lets `run` come to its end: volumes are flushed and closed, keys wiped. */
+  stop(): void {
+    this.#stopping.abort();
+    this.#news.resolve();
+  }
+
+  /** Ends a pause between two attempts to reach the control plane. */
+  tryNow(): void {
+    this.#hurry.abort();
+  }
+
+  #tell(): void {
+    for (const [name, attachment] of this.#attachments) if (attachment.isOver) this.#attachments.delete(name);
+    this.#news.resolve();
+  }
+
+  async #sync(): Promise<void> {
+    const sequence = ++this.#sequence;
+    const lacksCredentials = [...this.#attachments.values()].some(
+      (attachment) => attachment.needsCredentials && !this.#credentials.get(attachment.instanceId),
+    );
+    const request: SyncRequest = {
+      hostId: this.#options.hostId,
+      sessionId: this.#sessionId,
+      startedAt: this.#startedAt,
+      sequence,
+      zones: this.#options.zones,
+      dataDir: this.#options.dataDir,
+      hostVersion: version,
+      attachments: [...this.#attachments.values()].map((one) => one.observed).filter((one) => one !== undefined),
+      instances: this.#instances.list(),
+      tasks: this.#tasks.results(),
+      credentials: this.#credentials.list(),
+      ...(this.#version === undefined || lacksCredentials ? {} : { sinceVersion: this.#version }),
+    };
+    const answer = await this.#client.send<SyncResponse>({
+      service: 'coffer-host',
+      target: 'CofferHost.Sync',
+      region: this.#options.region,
+      credentials: this.#options.credentials,
+      body: request,
+      timeoutMs: syncTimeoutMs,
+      signal: this.#stopping.signal,
+    });
+    if (sequence <= this.#answeredSequence) return;
+    this.#answeredSequence = sequence;
+    this.#apply(answer);
+  }
+
+  #apply(answer: SyncResponse): void {
+    this.#version = answer.version;
+    this.#credentials.take(answer.credentials);
+    const answered = this.#answered;
+    this.#answered = Promise.withResolvers();
+    answered.resolve();
+
+    const desired = new Map<string, DesiredAttachment>(
+      answer.attachments
+        .filter((one) => volumeIdForm.test(one.volumeId))
+        .map((one) => [`${one.volumeId} ${one.instanceId}`, one]),
+    );
+    this.#instances.reconcile(answer.instances, this.#instancesInUse());
+    for (const [name, one] of desired) {
+      let attachment = this.#attachments.get(name);
+      if (!attachment) {
+        attachment = new Attachment(one, {
+          open: (desired, signal) => this.#open(desired, signal),
+          news: () => this.#tell(),
+          log: this.#options.log,
+        });
+        this.#attachments.set(name, attachment);
+      }
+      attachment.desire(one);
+    }
+    for (const [name, attachment] of this.#attachments) if (!desired.has(name)) attachment.desire(undefined);
+    this.#tasks.apply(answer.tasks);
+    this.#forgetCredentials();
+  }
+
+  /** Opens one volume: data key, image, socket. The key's buffer is the export's from then on, which wipes it. */
+  async #open(desired: DesiredAttachment, signal: AbortSignal): Promise<VolumeExport> {
+    const { volumeId, sizeBytes, readOnly, encryption } = desired;
+    const socketPath = this.#instances.socketPath(desired);
+    const imagePath = this.#imagePath(volumeId);
+    const dataKey = encryption ? await this.#dataKey(desired, encryption, signal) : undefined;
+    try {
+      signal.throwIfAborted();
+      ensureVolumeImage(imagePath, sizeBytes);
+      const log = this.#options.log.child({ volume: volumeId });
+      const opened = await openExport({ volumeId, imagePath, sizeBytes, dataKey, socketPath, readOnly, log });
+      if (signal.aborted) {
+        await opened.close();
+        signal.throwIfAborted();
+      }
+      return opened;
+    } finally {
+      dataKey?.fill(0);
+      this.#forgetCredentials();
+    }
+  }
+
+  /** Asks KMS, patiently when it can't be reached, and once more with new credentials when those have become useless. */
+  async #dataKey(desired: DesiredAttachment, encryption: VolumeEncryption, signal: AbortSignal): Promise<Buffer> {
+    for (let attempt = 1; ; attempt++) {
+      const credentials = await this.#credentialsOf(desired.instanceId, signal);
+      try {
+        return await decryptDataKey(this.#client, encryption, credentials, signal);
+      } catch (error) {
+        if (signal.aborted || attempt >= decryptAttempts) throw error;
+        if (isAwsError(error) && isAboutCredentials(error.code) && attempt === 1) {
+          this.#credentials.forget(desired.instanceId);
+        } else if (error instanceof Unreachable || (isAwsError(error) && error.httpStatus >= 500)) {
+          await pause(retryFirstMs * 2 ** attempt, signal);
+        } else throw error;
+      }
+    }
+  }
+
+  async #credentialsOf(instanceId: string, signal: AbortSignal): Promise<InstanceCredentials> {
+    const deadline = Date.now() + credentialsWaitMs;
+    for (;;) {
+      const held = this.#credentials.get(instanceId);
+      if (held) return held;
+      signal.throwIfAborted();
+      if (Date.now() > deadline)
+        throw new Error(`no credentials came for ${instanceId}, so KMS could not be asked for the data key`);
+      const answered = this.#answered.promise;
+      this.#tell();
+      await Promise.race([answered, pause(retryMaxMs, signal)]);
+      // An answer without them: no hurry with the next question.
+      if (!this.#credentials.get(instanceId)) await pause(retryFirstMs, signal);
+    }
+  }
+
+  #forgetCredentials(): void {
+    const waiting = [...this.#attachments.values()].filter((attachment) => attachment.needsCredentials);
+    this.#credentials.keepOnly(new Set(waiting.map((attachment) => attachment.instanceId)));
+  }
+
+  #instancesInUse(): Set<string> {
+    const open = [...this.#attachments.values()].filter((attachment) => attachment.isOpen);
+    return new Set(open.map((attachment) => attachment.instanceId));
+  }
+
+  #imagePath(volumeId: string): string {
+    if (!volumeIdForm.test(volumeId)) throw new Error(`${JSON.stringify(volumeId)} is not a volume id`);
+    return join(this.#options.dataDir, 'volumes', `${volumeId}.img`);
+  }
+
+  #recovered(): void {
+    if (this.#isConnected && this.#failures === 0) return;
+    this.#isConnected = true;
+    this.#options.onConnected();
+    if (this.#failures > 0) this.#options.log.info({ endpoint: this.#client.endpoint.url }, 'control plane is back');
+    this.#failures = 0;
+  }
+
+  async #pauseAfter(error: unknown): Promise<void> {
+    if (this.#stopping.signal.aborted) return;
+    if (this.#failures++ === 0)
+      this.#options.log.warn({ error: (error as Error).message }, 'no answer from the control plane; going on without');
+    const pauseMs = Math.min(retryFirstMs * 2 ** (this.#failures - 1), retryMaxMs);
+    this.#hurry = new AbortController();
+    const hurry = AbortSignal.any([this.#stopping.signal, this.#hurry.signal]);
+    await pause(pauseMs * (0.5 + Math.random() / 2), hurry).catch(() => {});
+    this.#version = undefined;
+    this.#findServer();
+  }
+
+  #findServer(): void {
+    try {
+      const endpoint = this.#options.endpoint();
+      const old = this.#client;
+      this.#client = new SignedClient(endpoint);
+      old.close();
+    } catch (error) {
+      this.#options.log.warn({ error: (error as Error).message }, 'where the control plane is could not be read');
+    }
+  }
+}
+
+function isAboutCredentials(code: string): boolean {
+  return ['ExpiredTokenException', 'UnrecognizedClientException', 'InvalidClientTokenId', 'ExpiredToken'].includes(
+    code,
+  );
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const timer = setTimeout(done, ms);
+  signal.addEventListener('abort', done, { once: true });
+  function done() {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', done);
+    if (signal.aborted) reject(signal.reason);
+    else resolve();
+  }
+  return promise;
+}

@@ -1,0 +1,96 @@
+/**
+ * Asks KMS for a volume's data key, as EBS's hosts do: Decrypt of the encrypted data key, with the volume's encryption
+ * context, as `aws:ec2-infrastructure/i-…`.
+ *
+ * The answer is read as bytes and decoded from them, because a string can't be wiped: of the plaintext key there is one
+ * copy, the buffer returned, once the received chunks have been wiped. (What the kernel's socket buffers and, under TLS,
+ * OpenSSL held is beyond us.)
+ */
+import type { InstanceCredentials, VolumeEncryption } from '../aws/host-protocol.ts';
+import type { SignedClient } from '../aws/signed-client.ts';
+
+export const dataKeyBytes = 64;
+const decryptTimeoutMs = 10_000;
+
+/**
+ * The plaintext data key, 64 bytes in a buffer of its own that the caller wipes.
+ * @throws {AwsError} KMS's refusal @throws {Unreachable}
+ */
+export async function decryptDataKey(
+  client: SignedClient,
+  encryption: VolumeEncryption,
+  credentials: InstanceCredentials,
+  signal: AbortSignal,
+): Promise<Buffer> {
+  const chunks = await client.sendForBytes({
+    service: 'kms',
+    target: 'TrentService.Decrypt',
+    contentType: 'application/x-amz-json-1.1',
+    region: credentials.region,
+    credentials,
+    body: {
+      CiphertextBlob: encryption.encryptedDataKey,
+      KeyId: encryption.keyArn,
+      EncryptionContext: encryption.encryptionContext,
+    },
+    timeoutMs: decryptTimeoutMs,
+    signal,
+  });
+  const answer = Buffer.concat(chunks);
+  try {
+    return plaintextOf(answer);
+  } finally {
+    answer.fill(0);
+    for (const chunk of chunks) chunk.fill(0);
+  }
+}
+
+/**
+ * The bytes of the member `Plaintext` of a JSON answer. @throws when it isn't there or isn't 64 bytes
+ */
+export function plaintextOf(answer: Buffer): Buffer {
+  const start = /** after the opening quote */ valueStart(answer, '"Plaintext"');
+  const end = answer.indexOf('"', start);
+  if (start < 0 || end < 0) throw new Error('KMS answered Decrypt without a plaintext');
+  const key = Buffer.alloc(dataKeyBytes);
+  const length = decodeBase64(answer.subarray(start, end), key);
+  if (length === dataKeyBytes) return key;
+  key.fill(0);
+  throw new Error(`KMS answered a data key of ${length} bytes; a volume's has ${dataKeyBytes}`);
+}
+
+function valueStart(json: Buffer, quotedName: string): number {
+  const name = json.indexOf(quotedName);
+  if (name < 0) return -1;
+  const opening = json.indexOf('"', name + quotedName.length);
+  return opening < 0 ? -1 : opening + 1;
+}
+
+const invalid = 255;
+const base64Values = new Uint8Array(256).fill(invalid);
+for (const [value, character] of [...'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'].entries()) {
+  base64Values[character.charCodeAt(0)] = value;
+}
+
+/**
+ * Decodes base64 from bytes into bytes, because `Buffer.from(text, 'base64')` needs a string. Writes no more than `target`
+ * holds; answers the length that the text stands for, or -1 when it isn't base64.
+ */
+function decodeBase64(text: Uint8Array, target: Uint8Array): number {
+  let bits = 0;
+  let bitCount = 0;
+  let length = 0;
+  for (const character of text) {
+    if (character === 0x3d) break;
+    const value = base64Values[character]!;
+    if (value === invalid) return -1;
+    bits = ((bits << 6) | value) & 0xffff;
+    bitCount += 6;
+    if (bitCount >= 8) {
+      bitCount -= 8;
+      if (length < target.length) target[length] = (bits >> bitCount) & 0xff;
+      length++;
+    }
+  }
+  return length;
+}

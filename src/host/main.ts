@@ -1,0 +1,82 @@
+/**
+ * The host as a process: one per data directory, told apart by a lock that ends with it. Logs to stderr as JSON lines.
+ */
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { pino } from 'pino';
+import type { ClientCredentials, Endpoint } from '../aws/signed-client.ts';
+import { HostAgent } from './agent.ts';
+import { forbidDumps, type ProcessLock, tryLock } from './process.ts';
+
+export interface HostProcessOptions {
+  readonly dataDir: string;
+  readonly hostId: string;
+  readonly credentials: ClientCredentials;
+  readonly region: string;
+  readonly zones: readonly string[] | '*';
+  readonly endpoint: () => Endpoint;
+}
+
+/** Another host process serves this data directory. */
+export class HostIsRunning extends Error {}
+
+/** How long a new host waits for the lock: the process it follows may be ending, or a server may be looking. */
+const lockWaitMs = 2_000;
+const lockStepMs = 50;
+
+/** How a host process ends when another one took its place. */
+export const supersededExitCode = 75;
+
+/**
+ * The files of a host in its data directory. `synced` is touched when the control plane has answered the host for the first
+ * time, and for the first time after it was away.
+ */
+export function hostFiles(dataDir: string) {
+  const file = (name: string) => join(dataDir, `host.${name}`);
+  return { lock: file('lock'), pid: file('pid'), log: file('log'), synced: file('synced') };
+}
+
+/**
+ * Runs a host until SIGTERM or SIGINT, or until another process takes its place. Resolves when all volumes are flushed and
+ * closed.
+ * @throws {HostIsRunning}
+ */
+export async function runHost(options: HostProcessOptions): Promise<void> {
+  forbidDumps();
+  process.umask(0o077);
+  const dataDir = resolve(options.dataDir);
+  mkdirSync(join(dataDir, 'volumes'), { recursive: true, mode: 0o700 });
+  chmodSync(join(dataDir, 'volumes'), 0o700);
+  const files = hostFiles(dataDir);
+  const lock = await waitForLock(files.lock);
+  if (!lock) throw new HostIsRunning(`another host serves ${dataDir}; stop it, or choose another --data directory`);
+  writeFileSync(files.pid, `${process.pid}\n`, { mode: 0o600 });
+
+  const log = pino({ name: 'coffer-host', base: { pid: process.pid } }, pino.destination({ dest: 2, sync: true }));
+  const agent = new HostAgent({
+    ...options,
+    dataDir,
+    log,
+    onConnected: () => writeFileSync(files.synced, `${new Date().toISOString()}\n`, { mode: 0o600 }),
+  });
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => agent.stop());
+  // Whoever read our log has gone: that is no reason to stop serving volumes.
+  process.stderr.on('error', () => {});
+  process.on('SIGHUP', () => agent.tryNow());
+  process.on('SIGPIPE', () => {});
+  log.info({ hostId: options.hostId, dataDir }, 'host started');
+  const end = await agent.run();
+  log.info({ end }, 'host ended');
+  rmSync(files.pid, { force: true });
+  lock.release();
+  if (end === 'superseded') process.exitCode = supersededExitCode;
+}
+
+async function waitForLock(path: string): Promise<ProcessLock | undefined> {
+  const deadline = Date.now() + lockWaitMs;
+  for (;;) {
+    const lock = tryLock(path);
+    if (lock || Date.now() > deadline) return lock;
+    await new Promise((wake) => setTimeout(wake, lockStepMs));
+  }
+}
