@@ -115,6 +115,7 @@ export class HostAgent {
 
   #tell(): void {
     for (const [name, attachment] of this.#attachments) if (attachment.isOver) this.#attachments.delete(name);
+    this.#forgetCredentials();
     this.#news.resolve();
   }
 
@@ -199,7 +200,6 @@ export class HostAgent {
       return opened;
     } finally {
       dataKey?.fill(0);
-      this.#forgetCredentials();
     }
   }
 
