@@ -28,7 +28,7 @@ describe('grouped flushes', () => {
     group.flush(answer);
     group.flush(answer);
     syncs[0]!(Object.assign(new Error('lost'), { code: 'EIO' }));
-    await new Promise((resolve) => group.flush((error) => (answer(error), resolve(undefined))));
+    answer(await new Promise<Error | undefined>((resolve) => group.flush(resolve)));
     expect(answers).toHaveLength(3);
     for (const message of answers) expect(message).toContain('until the volume is attached again: EIO');
     expect(syncs).toHaveLength(1);
