@@ -1,0 +1,142 @@
+import { randomBytes } from 'node:crypto';
+import type {
+  GenerateDataKeyRequest,
+  GenerateDataKeyResponse,
+  GenerateDataKeyWithoutPlaintextRequest,
+  GenerateDataKeyWithoutPlaintextResponse,
+  GenerateRandomRequest,
+  GenerateRandomResponse,
+} from '@aws-sdk/client-kms';
+import type { Call } from '../aws/call.ts';
+import { AwsError } from '../aws/errors.ts';
+import { operation } from '../aws/service.ts';
+import {
+  blob,
+  boolean,
+  type Constraint,
+  integer,
+  oneOf,
+  required,
+  structure,
+  text,
+  textMap,
+  validate,
+} from '../aws/validate.ts';
+import { sealEnvelope } from '../crypto/envelope.ts';
+import { accountAccess, type Conditions, contextConditions } from './access.ts';
+import { checkContext, grantTokenList, keyIdText } from './constraints.ts';
+import { keyOperation, stopIfDryRun } from './key-operation.ts';
+import { requireEnabled, requireSymmetric } from './key-states.ts';
+import type { Key, KeyStore } from './key-store.ts';
+import { parameters } from './trail.ts';
+
+const numberOfBytes = integer({ min: 1, max: 1024 });
+const recipient = structure({
+  KeyEncryptionAlgorithm: oneOf(['RSAES_OAEP_SHA_256']),
+  AttestationDocument: blob({ min: 1, max: 262_144 }),
+});
+
+const dataKeyMembers: Readonly<Record<string, Constraint>> = {
+  KeyId: required(keyIdText),
+  EncryptionContext: textMap(),
+  NumberOfBytes: numberOfBytes,
+  KeySpec: oneOf(['AES_256', 'AES_128']),
+  GrantTokens: grantTokenList,
+  DryRun: boolean(),
+};
+const recorded = ['KeyId', 'EncryptionContext', 'NumberOfBytes', 'KeySpec', 'DryRun'];
+
+export const dataKeyOperations = (store: KeyStore) => [
+  keyOperation<GenerateDataKeyRequest, GenerateDataKeyResponse>(store, {
+    name: 'GenerateDataKey',
+    effect: 'reads',
+    aliases: true,
+    input: structure({ ...dataKeyMembers, Recipient: recipient }),
+    check(input) {
+      checkDataKeyInput(input);
+      refuseRecipient(input);
+    },
+    conditions: dataKeyConditions,
+    parameters: recorded,
+    async handle(call, input, key) {
+      const plaintext = newDataKey(call, input, key, 'GenerateDataKey');
+      const encrypted = await encryptDataKey(call, store, key, plaintext, input);
+      return { ...encrypted, Plaintext: plaintext };
+    },
+  }),
+  keyOperation<GenerateDataKeyWithoutPlaintextRequest, GenerateDataKeyWithoutPlaintextResponse>(store, {
+    name: 'GenerateDataKeyWithoutPlaintext',
+    effect: 'reads',
+    aliases: true,
+    input: structure(dataKeyMembers),
+    check: checkDataKeyInput,
+    conditions: dataKeyConditions,
+    parameters: recorded,
+    async handle(call, input, key) {
+      const plaintext = newDataKey(call, input, key, 'GenerateDataKeyWithoutPlaintext');
+      try {
+        return await encryptDataKey(call, store, key, plaintext, input);
+      } finally {
+        plaintext.fill(0);
+      }
+    },
+  }),
+  generateRandom,
+];
+
+type DataKeyInput = GenerateDataKeyWithoutPlaintextRequest;
+
+function checkDataKeyInput(input: DataKeyInput): void {
+  checkContext('EncryptionContext', input.EncryptionContext);
+  if (input.KeySpec && input.NumberOfBytes)
+    throw new AwsError('ValidationException', 'Please specify either number of bytes or key spec, not both.');
+  if (!input.KeySpec && !input.NumberOfBytes)
+    throw new AwsError('ValidationException', 'Please specify either number of bytes or key spec.');
+}
+
+/** Nitro enclaves don't exist here; answering with a plaintext would give it to someone it was not meant for. */
+export function refuseRecipient(input: { Recipient?: object | undefined }): void {
+  if (input.Recipient)
+    throw new AwsError('UnsupportedOperationException', 'Recipient: attestation documents are not supported.');
+}
+
+function dataKeyConditions(_call: Call, input: DataKeyInput): Conditions {
+  return { 'kms:EncryptionAlgorithm': 'SYMMETRIC_DEFAULT', ...contextConditions(input.EncryptionContext) };
+}
+
+function newDataKey(_call: Call, input: DataKeyInput, key: Key, operationName: string): Buffer {
+  requireEnabled(key);
+  requireSymmetric(key, operationName);
+  stopIfDryRun(input);
+  const length = input.NumberOfBytes ?? (input.KeySpec === 'AES_128' ? 16 : 32);
+  return randomBytes(length);
+}
+
+async function encryptDataKey(call: Call, store: KeyStore, key: Key, plaintext: Buffer, input: DataKeyInput) {
+  const ciphertext = await store.withMaterial(call.db, key, key.material_id!, (material) =>
+    sealEnvelope(material, key.sender!, plaintext, input.EncryptionContext ?? undefined),
+  );
+  return { CiphertextBlob: ciphertext!, KeyId: key.arn, KeyMaterialId: key.keyMaterialId };
+}
+
+const generateRandomInput = structure({
+  NumberOfBytes: numberOfBytes,
+  CustomKeyStoreId: text({ min: 1, max: 64 }),
+  Recipient: recipient,
+});
+
+const generateRandom = operation<GenerateRandomRequest, GenerateRandomResponse>({
+  name: 'GenerateRandom',
+  effect: 'reads',
+  resolve(_call, input) {
+    validate(input, generateRandomInput);
+    refuseRecipient(input);
+    if (input.CustomKeyStoreId)
+      throw new AwsError('CustomKeyStoreNotFoundException', `Custom key store ${input.CustomKeyStoreId} is not found.`);
+    if (!input.NumberOfBytes) throw new AwsError('ValidationException', 'NumberOfBytes is required.');
+    return undefined;
+  },
+  access: (call) => [accountAccess(call, 'GenerateRandom')],
+  handle: (_call, input) => ({ Plaintext: randomBytes(input.NumberOfBytes!) }),
+  record: (_call, input) => ({ requestParameters: parameters(input, ['NumberOfBytes']), resources: [] }),
+});

@@ -1,0 +1,51 @@
+import type { GrantConstraints } from '@aws-sdk/client-kms';
+import type { Selectable } from 'kysely';
+import type { Call } from '../aws/call.ts';
+import type { GrantStatement } from '../aws/service.ts';
+import type { Key } from './key-store.ts';
+import { prepared } from './prepared.ts';
+import type { KmsTables } from './records.ts';
+
+export type GrantRow = Selectable<KmsTables['kms_grants']>;
+
+/** A grant names its grantee by ARN: the caller's own, or the role behind a session. */
+const grantsOfGrantee = prepared((db) =>
+  db
+    .selectFrom('kms_grants')
+    .selectAll()
+    .where('key_id', '=', '')
+    .where('region', '=', '')
+    .where('grantee', 'in', ['', ''])
+    .limit(grantsConsideredMax),
+);
+
+/** A caller with more grants than this on one key is judged by some of them; the order is the database's. */
+const grantsConsideredMax = 50_000;
+
+/** The grants on a key whose grantee is the caller. */
+export async function findGrants(call: Call, key: Key): Promise<readonly GrantStatement[]> {
+  const { arn, sessionIssuer } = call.principal;
+  const rows = await grantsOfGrantee(call.db, [
+    key.key_id,
+    key.region,
+    arn,
+    sessionIssuer?.arn ?? arn,
+    grantsConsideredMax,
+  ]);
+  return rows.map(grantStatement);
+}
+
+export function grantStatement(row: GrantRow): GrantStatement {
+  const constraints = grantConstraints(row);
+  return {
+    grantId: row.grant_id,
+    granteePrincipal: row.grantee,
+    operations: JSON.parse(row.operations) as string[],
+    ...(constraints?.EncryptionContextEquals ? { encryptionContextEquals: constraints.EncryptionContextEquals } : {}),
+    ...(constraints?.EncryptionContextSubset ? { encryptionContextSubset: constraints.EncryptionContextSubset } : {}),
+  };
+}
+
+export function grantConstraints(row: GrantRow): GrantConstraints | undefined {
+  return row.constraints ? (JSON.parse(row.constraints) as GrantConstraints) : undefined;
+}

@@ -1,0 +1,48 @@
+/** KMS: keys, what may be done with them, and what is done. */
+import * as sdk from '@aws-sdk/client-kms';
+import { catalogueOf } from '../aws/catalogue.ts';
+import type { Operation, Service } from '../aws/service.ts';
+import type { RootKey } from '../crypto/root-key.ts';
+import { accessDenied } from './access.ts';
+import { aliasOperations } from './aliases.ts';
+import { ciphertextOperations } from './ciphertexts.ts';
+import { createKey } from './create-key.ts';
+import { dataKeyOperations } from './data-keys.ts';
+import { deleteDueKeys, deletionOperations } from './deletion.ts';
+import { grantOperations } from './grants.ts';
+import { KeyStore } from './key-store.ts';
+import { keyOperations } from './keys.ts';
+import { policyOperations } from './policies.ts';
+import { kmsMigrations } from './records.ts';
+import { rotationOperations } from './rotation.ts';
+import { tagOperations } from './tags.ts';
+
+export function createKms({ rootKey }: { rootKey: RootKey }): Service {
+  const store = new KeyStore(rootKey);
+  const catalogue = catalogueOf(sdk);
+  const operations: Operation[] = [
+    createKey(store),
+    ...keyOperations(store),
+    ...deletionOperations(store),
+    ...aliasOperations(store),
+    ...tagOperations(store),
+    ...policyOperations(store),
+    ...rotationOperations(store),
+    ...ciphertextOperations(store),
+    ...dataKeyOperations(store),
+    ...grantOperations(store),
+  ];
+  return {
+    name: 'kms',
+    eventSource: 'kms.amazonaws.com',
+    protocol: 'awsJson1_1',
+    targetPrefixes: ['TrentService'],
+    operations: Object.fromEntries(
+      operations.map((operation) => [operation.name, { ...operation, schema: catalogue[operation.name] }]),
+    ),
+    catalogue,
+    migrations: kmsMigrations,
+    accessDenied,
+    housekeeping: deleteDueKeys,
+  };
+}

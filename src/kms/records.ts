@@ -1,0 +1,107 @@
+import { sql } from 'kysely';
+import type { Migration } from '../database/migrations.ts';
+
+/** The tables of the key service. Times are ms since the epoch. */
+export interface KmsTables {
+  kms_keys: {
+    /** The API's KeyId: a UUID. */
+    key_id: string;
+    region: string;
+    account: string;
+    /** A random number, new with every change of the key, its aliases or tags: what caches are checked by. */
+    revision: number;
+    created_at: number;
+    description: string;
+    key_usage: string;
+    key_spec: string;
+    origin: 'AWS_KMS' | 'EXTERNAL';
+    key_manager: 'AWS' | 'CUSTOMER';
+    /** For an AWS managed key: its alias (`alias/aws/ebs`), which no row of kms_aliases has. */
+    managed_alias: string | null;
+    state: KeyState;
+    /** When it will be deleted; only in state PendingDeletion. */
+    deletion_at: number | null;
+    /** Null until material is imported. */
+    material_id: string | null;
+    /** The key policy as it was put, byte for byte. */
+    policy: string;
+    grant_count: number;
+  };
+  kms_material: {
+    /** A UUID, as in ciphertext blobs. */
+    material_id: string;
+    key_id: string;
+    region: string;
+    /** Sealed by the root key for purpose `kms-material`, bound to `key id/material id`. Asymmetric: a PKCS #8 private key. */
+    sealed: Uint8Array;
+    /** Asymmetric keys: SubjectPublicKeyInfo, DER. */
+    public_key: Uint8Array | null;
+    created_at: number;
+  };
+  kms_aliases: {
+    account: string;
+    region: string;
+    /** `alias/…` */
+    alias_name: string;
+    key_id: string;
+    created_at: number;
+    updated_at: number;
+  };
+  kms_tags: { key_id: string; region: string; tag_key: string; tag_value: string };
+  kms_grants: {
+    grant_id: string;
+    key_id: string;
+    region: string;
+    /** The key's account. */
+    account: string;
+    grantee: string;
+    retiring: string | null;
+    /** JSON: GrantOperation[] */
+    operations: string;
+    /** JSON: GrantConstraints */
+    constraints: string | null;
+    name: string;
+    created_at: number;
+    issuing_account: string;
+    /** The service that made it for a caller (`ec2.amazonaws.com`), or null. */
+    created_via: string | null;
+  };
+}
+
+export type KeyState = 'Enabled' | 'Disabled' | 'PendingDeletion' | 'PendingImport';
+
+export const kmsMigrations: readonly Migration[] = [
+  {
+    id: 'kms-001-keys',
+    async up(db) {
+      await sql`create table kms_keys (key_id text not null, region text not null, account text not null,
+        revision integer not null, created_at integer not null, description text not null, key_usage text not null,
+        key_spec text not null, origin text not null, key_manager text not null, managed_alias text, state text not null,
+        deletion_at integer, material_id text, policy text not null, grant_count integer not null,
+        primary key (key_id, region)) strict`.execute(db);
+      await sql`create unique index kms_keys_managed on kms_keys (account, region, managed_alias)
+        where managed_alias is not null`.execute(db);
+      await sql`create index kms_keys_list on kms_keys (account, region, key_id)`.execute(db);
+      await sql`create index kms_keys_due on kms_keys (deletion_at) where deletion_at is not null`.execute(db);
+      await sql`create table kms_material (material_id text primary key, key_id text not null, region text not null,
+        sealed blob not null, public_key blob, created_at integer not null) strict`.execute(db);
+      await sql`create index kms_material_key on kms_material (key_id, region)`.execute(db);
+      await sql`create table kms_aliases (account text not null, region text not null, alias_name text not null,
+        key_id text not null, created_at integer not null, updated_at integer not null,
+        primary key (account, region, alias_name)) strict`.execute(db);
+      await sql`create index kms_aliases_key on kms_aliases (key_id, region, alias_name)`.execute(db);
+      await sql`create table kms_tags (key_id text not null, region text not null, tag_key text not null,
+        tag_value text not null, primary key (key_id, region, tag_key)) strict`.execute(db);
+      await sql`create table kms_grants (grant_id text primary key, key_id text not null, region text not null,
+        account text not null, grantee text not null, retiring text, operations text not null, constraints text,
+        name text not null, created_at integer not null, issuing_account text not null, created_via text) strict`.execute(
+        db,
+      );
+      await sql`create index kms_grants_key on kms_grants (key_id, region, grant_id)`.execute(db);
+      await sql`create index kms_grants_grantee on kms_grants (key_id, region, grantee)`.execute(db);
+      await sql`create index kms_grants_name on kms_grants (key_id, region, name) where name <> ''`.execute(db);
+      await sql`create index kms_grants_retiring on kms_grants (retiring, region, grant_id)
+        where retiring is not null`.execute(db);
+    },
+  },
+];
