@@ -14,9 +14,9 @@ export function createServices(parts: {
   /** Called after access keys were replaced, so that nothing keeps an old one in memory. */
   forgetCredentials: () => void;
 }): readonly Service[] {
-  const { rootKey, database, forgetCredentials } = parts;
+  const { rootKey, forgetCredentials } = parts;
   return [
-    createKms({ rootKey, database }),
+    createKms({ rootKey }),
     createEc2(),
     createSts({ rootKey }),
     createCloudTrail(),
