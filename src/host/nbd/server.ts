@@ -53,6 +53,7 @@ export async function listenNbd(
       return;
     }
     const fd = takeDescriptor(socket);
+    if (fd === undefined) return;
     const connection = serve(fd, device, description, accounts, limits, () => {
       connections.delete(connection);
       accounts.connections = connections.size;
@@ -138,13 +139,13 @@ function serve(
 /**
  * Takes a connection's descriptor out of the socket object that Node made for it, so that it can be wrapped in one that
  * receives into our memory. Node offers no public way to get at it; `_handle.fd` has been there since version 0.10.
+ * Undefined, and the connection dropped, when the process has no descriptors left.
  */
-function takeDescriptor(socket: Socket): number {
+function takeDescriptor(socket: Socket): number | undefined {
   const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
   const own = libc().duplicate(fd);
   socket.destroy();
-  if (own < 0) throw new Error(`duplicating the descriptor of a connection failed with errno ${-own}`);
-  return own;
+  return own < 0 ? undefined : own;
 }
 
 async function listen(server: Server, socketPath: string): Promise<void> {
@@ -157,6 +158,8 @@ async function listen(server: Server, socketPath: string): Promise<void> {
     server.once('error', reject);
     server.listen(socketPath, () => {
       server.off('error', reject);
+      // Out of descriptors: the client sees its connection refused, those that exist go on.
+      server.on('error', () => {});
       resolve();
     });
   });
