@@ -175,7 +175,7 @@ export async function tellStory(connection: Connection, tell: Narrator, ownDataD
       () => undefined,
       (error: Error) => error,
     );
-    const isClear = error !== undefined && error.message.includes(`${key.Arn} is disabled`);
+    const isClear = error?.message.includes(`${key.Arn} is disabled`) ?? false;
     tell.claim(
       `${what} is refused at once, naming key and state`,
       isClear,

@@ -1,15 +1,7 @@
 /** The `coffer` command: one file per subcommand. */
 import { Command, CommanderError } from 'commander';
 import { version } from '../aws/signed-client.ts';
-import { accountCommand } from './account.ts';
-import { demoCommand } from './demo.ts';
 import { CommandError, exitCodes, exitCodesHelp } from './errors.ts';
-import { eventsCommand } from './events.ts';
-import { hostCommand } from './host.ts';
-import { serveCommand } from './serve.ts';
-import { statusCommand } from './status.ts';
-import { trailCommand } from './trail.ts';
-import { volumeCommand } from './volume.ts';
 
 const program = new Command('coffer')
   .description('Encrypted block storage for your own machines, driven through the AWS EBS and KMS APIs.')
@@ -26,17 +18,17 @@ Start here:
 ${exitCodesHelp}`,
   );
 
-const commands = [
-  serveCommand(),
-  hostCommand(),
-  demoCommand(),
-  statusCommand(),
-  accountCommand(),
-  volumeCommand(),
-  trailCommand(),
-  eventsCommand(),
-];
-for (const command of commands) program.addCommand(command);
+/** One file each; only the one that is asked for is loaded, so that it starts quickly. */
+const commands: Readonly<Record<string, () => Promise<Command>>> = {
+  serve: async () => (await import('./serve.ts')).serveCommand(),
+  host: async () => (await import('./host.ts')).hostCommand(),
+  demo: async () => (await import('./demo.ts')).demoCommand(),
+  status: async () => (await import('./status.ts')).statusCommand(),
+  account: async () => (await import('./account.ts')).accountCommand(),
+  volume: async () => (await import('./volume.ts')).volumeCommand(),
+  trail: async () => (await import('./trail.ts')).trailCommand(),
+  events: async () => (await import('./events.ts')).eventsCommand(),
+};
 
 /** Makes commander throw instead of exit, in every subcommand. */
 function throwInsteadOfExit(command: Command): void {
@@ -49,8 +41,10 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) =>
   process.exit(error.code === 'EPIPE' ? 0 : exitCodes.failed),
 );
 
-throwInsteadOfExit(program);
+const asked = process.argv.slice(2).find((argument) => !argument.startsWith('-')) ?? '';
 try {
+  for (const load of commands[asked] ? [commands[asked]] : Object.values(commands)) program.addCommand(await load());
+  throwInsteadOfExit(program);
   await program.parseAsync();
 } catch (error) {
   process.exitCode = report(error);

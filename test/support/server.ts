@@ -19,6 +19,8 @@ export interface ServerOptions {
   /** Further arguments of `coffer serve` (`--no-host`). */
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** The administrator's key, where `env` chooses it; default the one in the data directory. */
+  readonly administrator?: Credentials;
 }
 
 export type Part = 'control plane' | 'host' | 'both';
@@ -52,7 +54,8 @@ export class TestServer extends Client {
   static async start(options: ServerOptions = {}): Promise<TestServer> {
     const dataDir = options.dataDir ?? mkdtempSync(join(tmpdir(), 'coffer-'));
     const { child, endpoint, output } = await serve(dataDir, '127.0.0.1:0', options);
-    const credentials = parseCredentials(readFileSync(join(dataDir, 'admin.credentials'), 'utf8'));
+    const credentials =
+      options.administrator ?? parseCredentials(readFileSync(join(dataDir, 'admin.credentials'), 'utf8'));
     return new TestServer(child, output, dataDir, endpoint, credentials, options);
   }
 

@@ -1,0 +1,101 @@
+// npm run bench: measures everything that the project promises figures for, side by side with its peers, and writes
+// docs/benchmarks.md. Exit code 1 when a figure is missed.
+//
+//     npm run bench [-- --seconds 3 --rounds 3]
+
+import { spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { type CallFigure, runControlPlaneBench } from './control-plane.ts';
+import { type DataPathResults, runDataPathBench } from './data-path.ts';
+import { type MemoryFigure, runMemoryBench } from './memory.ts';
+
+const { values } = parseArgs({ options: { seconds: { type: 'string' }, rounds: { type: 'string' } } });
+const options = {
+  ...(values.seconds ? { seconds: Number(values.seconds) } : {}),
+  ...(values.rounds ? { rounds: Number(values.rounds) } : {}),
+  log: console.log,
+};
+
+console.log('Memory …');
+const memory = await runMemoryBench();
+console.log('Control plane …');
+const calls = await runControlPlaneBench(options);
+console.log('Data path …');
+const dataPath = await runDataPathBench(options);
+
+const page = [heading(), dataPathSection(dataPath), callSection(calls), memorySection(memory)].join('\n\n');
+writeFileSync(join(import.meta.dirname, '../docs/benchmarks.md'), `${page}\n`);
+console.log(`\n${page}\n\nWritten to docs/benchmarks.md`);
+const isMissed =
+  dataPath.figures.some(({ ratio, wanted }) => wanted !== undefined && ratio < wanted) ||
+  calls.some(({ median, wanted }) => median < wanted) ||
+  memory.some(({ controlPlaneMib, hostMib, wantedMib }) => controlPlaneMib + hostMib >= wantedMib);
+process.exitCode = isMissed ? 1 : 0;
+
+function heading(): string {
+  const [cpu] = os.cpus();
+  const of = (command: string, ...args: string[]) =>
+    spawnSync(command, args, { encoding: 'utf8' }).stdout?.trim().split('\n')[0] || 'not installed';
+  const system = /^PRETTY_NAME="?([^"\n]*)/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1] ?? 'Linux';
+  return `# Benchmarks
+
+    npm run bench
+
+measures all of this and writes this page. Absolute figures say as much about the machine as about Coffer; the ratios, to
+peers that take turns on the same machine in the same run, say more.
+
+| | |
+|---|---|
+| date | ${new Date().toISOString().slice(0, 10)} |
+| processor | ${os.cpus().length} × ${cpu?.model.trim()} |
+| memory | ${Math.round(os.totalmem() / 2 ** 30)} GiB |
+| system | ${system}, Linux ${os.release()} |
+| Node.js | ${process.version} |
+| nbdkit | ${of('nbdkit', '--version')} |
+| qemu-nbd | ${of('qemu-nbd', '--version')} |
+| fio | ${of('fio', '--version')} |`;
+}
+
+function dataPathSection({ measurements, figures, missing }: DataPathResults): string {
+  const shown = (workload: string, value: number) =>
+    workload.includes('1 MiB')
+      ? `${(value / 1e9).toFixed(2)} GB/s`
+      : `${Math.round(value).toLocaleString('en-US')} IOPS`;
+  return `## Data path
+fio's nbd engine over a Unix socket; medians.
+
+| workload | server | median |
+|---|---|---|
+${measurements.map(({ workload, server, median }) => `| ${workload} | ${server} | ${shown(workload, median)} |`).join('\n')}
+
+| figure | ratio | promised | |
+|---|---|---|---|
+${figures.map(({ name, ratio, wanted }) => `| ${name} | ${ratio.toFixed(2)} | ${wanted === undefined ? '' : `≥ ${wanted}`} | ${wanted === undefined ? '' : verdict(ratio >= wanted)} |`).join('\n')}
+${missing.length > 0 ? `\nNot installed, so not measured: ${missing.join(', ')}.\n` : ''}`;
+}
+
+function callSection(figures: readonly CallFigure[]): string {
+  return `## Control plane
+API calls a second: signed, authorized, and recorded on disk before the answer; 64 connections from another process on the
+same machine.
+
+| call | calls/s (median) | latency, median | p99 | promised | |
+|---|---|---|---|---|---|
+${figures.map((figure) => `| ${figure.operation} | ${Math.round(figure.median).toLocaleString('en-US')} | ${figure.medianMs.toFixed(1)} ms | ${figure.p99Ms.toFixed(1)} ms | ≥ ${figure.wanted.toLocaleString('en-US')} | ${verdict(figure.median >= figure.wanted)} |`).join('\n')}`;
+}
+
+function memorySection(figures: readonly MemoryFigure[]): string {
+  return `## Memory
+Resident set sizes.
+
+| situation | control plane | host | together | promised | |
+|---|---|---|---|---|---|
+${figures.map(({ situation, controlPlaneMib, hostMib, wantedMib }) => `| ${situation} | ${controlPlaneMib.toFixed(0)} MiB | ${hostMib.toFixed(0)} MiB | ${(controlPlaneMib + hostMib).toFixed(0)} MiB | < ${wantedMib} MiB | ${verdict(controlPlaneMib + hostMib < wantedMib)} |`).join('\n')}`;
+}
+
+function verdict(isKept: boolean): string {
+  return isKept ? 'kept' : '**missed**';
+}

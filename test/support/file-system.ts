@@ -1,0 +1,45 @@
+/** A real file system on an NBD export: nbdfuse makes the export a file, and the kernel mounts it over a loop device. */
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { run } from './client.ts';
+import { until } from './server.ts';
+
+/**
+ * Mounts the export behind `socket` (ext4, made first when `format` is set), lets `work` use it, and unmounts it, which
+ * flushes. Needs root.
+ */
+export async function withFileSystem(
+  socket: string,
+  options: { format?: boolean },
+  work: (directory: string) => Promise<void> | void,
+): Promise<void> {
+  const scratch = mkdtempSync(join(tmpdir(), 'coffer-mount-'));
+  const [file, mountPoint] = [join(scratch, 'nbd'), join(scratch, 'mnt')];
+  mkdirSync(mountPoint);
+  const fuse = spawn('nbdfuse', [file, '--unix', socket], { stdio: ['ignore', 'ignore', 'pipe'] });
+  // nbdfuse serves one file when the mount point is a file name that doesn't exist: it makes it itself.
+  let complaints = '';
+  fuse.stderr.on('data', (chunk) => {
+    complaints += chunk;
+  });
+  const ended = new Promise<void>((resolve) => fuse.once('exit', () => resolve()));
+  try {
+    await until(() => {
+      if (fuse.exitCode !== null) throw new Error(`nbdfuse ended with ${fuse.exitCode}: ${complaints}`);
+      return existsSync(file);
+    }, 'nbdfuse to serve the volume');
+    if (options.format) await run('mkfs.ext4', ['-q', '-F', file]);
+    await run('mount', ['-o', 'loop', file, mountPoint]);
+    try {
+      await work(mountPoint);
+    } finally {
+      await run('umount', [mountPoint]);
+    }
+  } finally {
+    if (fuse.exitCode === null) await run('fusermount3', ['-u', file]).catch(() => fuse.kill());
+    await ended;
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
