@@ -37,7 +37,7 @@ async function load(orders: LoadOrders): Promise<LoadResult> {
   const connect = (index: number) =>
     new Promise<void>((resolve, reject) => {
       const socket = createConnection({ host: orders.host, port: orders.port, noDelay: true });
-      let received = Buffer.alloc(0);
+      let received: Buffer = Buffer.alloc(0);
       let sentAt = 0;
       let turn = index;
       const send = () => {
@@ -52,11 +52,11 @@ async function load(orders: LoadOrders): Promise<LoadResult> {
       socket.on('connect', send);
       socket.on('error', reject);
       socket.on('close', () => (phase === 'over' ? resolve() : reject(new Error('the server closed a connection'))));
-      socket.on('data', (chunk) => {
-        received = received.length === 0 ? (chunk as Buffer<ArrayBuffer>) : Buffer.concat([received, chunk]);
+      socket.on('data', (chunk: Buffer) => {
+        received = received.length === 0 ? chunk : Buffer.concat([received, chunk]);
         const head = received.indexOf(headEnd);
         if (head < 0) return;
-        const text = received.latin1Slice(0, head);
+        const text = received.toString('latin1', 0, head);
         const length = Number(/\r\ncontent-length: *(\d+)/i.exec(text)?.[1] ?? Number.NaN);
         if (Number.isNaN(length)) return reject(new Error(`an answer without a length: ${text}`));
         if (received.length < head + headEnd.length + length) return;
