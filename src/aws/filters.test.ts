@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { likePattern, matchesFilters, matchesPattern, parseFilters } from './filters.ts';
+import { matchesFilters, matchesPattern, parseFilters } from './filters.ts';
 
 describe('filter values', () => {
   test.each([
@@ -25,10 +25,6 @@ describe('filter values', () => {
     const started = performance.now();
     expect(matchesPattern(`${'*a'.repeat(200)}*b`, 'a'.repeat(5000))).toBe(false);
     expect(performance.now() - started).toBeLessThan(1000);
-  });
-
-  test('become LIKE patterns with their own specials escaped', () => {
-    expect(likePattern('50%_*?\\*')).toBe('50\\%\\_%_*');
   });
 });
 

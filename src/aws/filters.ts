@@ -33,7 +33,10 @@ export interface FilterValue {
 export function parseFilters(filters: readonly FilterInput[] | undefined, known: ReadonlySet<string>): Filter[] {
   if (!filters) return [];
   if (filters.length > filtersMax)
-    throw new AwsError('FilterLimitExceeded', `A request can have ${filtersMax} filters; this one has ${filters.length}.`);
+    throw new AwsError(
+      'FilterLimitExceeded',
+      `A request can have ${filtersMax} filters; this one has ${filters.length}.`,
+    );
   return filters.map(({ Name: name, Values: values }) => {
     if (!name) throw new AwsError('InvalidParameterValue', 'Each filter needs a name.');
     const isTag = name.startsWith('tag:') && name.length > 4 && known.has('tag:');
@@ -72,7 +75,10 @@ export function matchesPattern(pattern: string, value: string): boolean {
     if (!escaped && pattern[p] === '*') {
       starAt = p++;
       resumeAt = v;
-    } else if (p < pattern.length && (escaped ? pattern[p + 1] === value[v] : pattern[p] === '?' || pattern[p] === value[v])) {
+    } else if (
+      p < pattern.length &&
+      (escaped ? pattern[p + 1] === value[v] : pattern[p] === '?' || pattern[p] === value[v])
+    ) {
       p += escaped ? 2 : 1;
       v++;
     } else if (starAt >= 0) {
@@ -84,24 +90,6 @@ export function matchesPattern(pattern: string, value: string): boolean {
   }
   while (pattern[p] === '*') p++;
   return p === pattern.length;
-}
-
-/**
- * A pattern for SQL's LIKE with escape `\` that matches at least what `text` matches. Case may count less in the database
- * than it does here, so what LIKE lets through is checked again with `matchesFilter`.
- */
-export function likePattern(text: string): string {
-  let like = '';
-  for (let i = 0; i < text.length; i++) {
-    let character = text[i]!;
-    if (character === '*') like += '%';
-    else if (character === '?') like += '_';
-    else {
-      if (character === '\\' && i + 1 < text.length) character = text[++i]!;
-      like += /[%_\\]/.test(character) ? `\\${character}` : character;
-    }
-  }
-  return like;
 }
 
 function literalOf(text: string): string | undefined {

@@ -21,7 +21,10 @@ export function validateTags(tags: readonly TagInput[]): Map<string, string> {
     if (key.length > keyLengthMax)
       throw new AwsError('InvalidParameterValue', `Tag key exceeds the maximum length of ${keyLengthMax} characters`);
     if (value.length > valueLengthMax)
-      throw new AwsError('InvalidParameterValue', `Tag value exceeds the maximum length of ${valueLengthMax} characters`);
+      throw new AwsError(
+        'InvalidParameterValue',
+        `Tag value exceeds the maximum length of ${valueLengthMax} characters`,
+      );
     if (/^aws:/i.test(key))
       throw new AwsError('InvalidParameterValue', "Tag keys starting with 'aws:' are reserved for internal use");
     if (valid.has(key)) throw new AwsError('InvalidParameterValue', `Duplicate tag key '${key}' specified.`);

@@ -1,0 +1,108 @@
+/**
+ * What a caller must be allowed to do, in the words of EC2's policies: actions, resource ARNs, condition keys.
+ * Source: service authorization reference, "Actions, resources, and condition keys for Amazon EC2".
+ */
+import { formatArn } from '../aws/arn.ts';
+import type { Call } from '../aws/call.ts';
+import { AwsError } from '../aws/errors.ts';
+import type { AccessRequest, Denial } from '../aws/service.ts';
+import type { InstanceRow, VolumeRow } from './records.ts';
+
+type Context = Record<string, string | readonly string[]>;
+
+/** Leave to do `action` on `resource` (default: everything, for actions that know no resource). */
+export function allow(call: Call, action: string, resource = '*', context: Context = {}): AccessRequest {
+  return {
+    action: `ec2:${action}`,
+    resource,
+    resourceAccount: call.account,
+    context: { 'ec2:Region': call.region, ...context },
+  };
+}
+
+export function volumeArn(volume: { account: string; region: string; volume_id: string }): string {
+  return formatArn('ec2', volume.region, volume.account, `volume/${volume.volume_id}`);
+}
+
+export function instanceArn(instance: { account: string; region: string; instance_id: string }): string {
+  return formatArn('ec2', instance.region, instance.account, `instance/${instance.instance_id}`);
+}
+
+/** Leave to do `action` on an existing volume. */
+export function allowOnVolume(call: Call, action: string, volume: VolumeRow, tags: ReadonlyMap<string, string>) {
+  return allow(call, action, volumeArn(volume), {
+    ...volumeContext(volume),
+    ...resourceTagContext(tags),
+    'ec2:VolumeID': volume.volume_id,
+  });
+}
+
+/** Leave to do `action` on an existing instance. */
+export function allowOnInstance(call: Call, action: string, instance: InstanceRow, tags: ReadonlyMap<string, string>) {
+  return allow(call, action, instanceArn(instance), {
+    'ec2:AvailabilityZone': instance.zone,
+    'ec2:InstanceID': instance.instance_id,
+    'ec2:InstanceType': instance.instance_type,
+    'ec2:RootDeviceType': 'ebs',
+    'ec2:Tenancy': 'default',
+    ...resourceTagContext(tags),
+  });
+}
+
+/** Leave to tag what `creating` makes, when the request has tags for it. */
+export function allowTagsOnCreate(
+  call: Call,
+  creating: string,
+  resource: string,
+  tags: ReadonlyMap<string, string>,
+): AccessRequest[] {
+  if (tags.size === 0) return [];
+  return [allow(call, 'CreateTags', resource, { 'ec2:CreateAction': creating, ...requestTagContext(tags) })];
+}
+
+/** The condition keys that a volume's settings give. */
+export function volumeContext(volume: {
+  zone: string;
+  encrypted: 0 | 1;
+  size_gib: number;
+  volume_type: string;
+  iops?: number | null;
+  throughput?: number | null;
+  key_arn?: string | null;
+}): Context {
+  return {
+    'ec2:AvailabilityZone': volume.zone,
+    'ec2:Encrypted': volume.encrypted ? 'true' : 'false',
+    'ec2:VolumeSize': String(volume.size_gib),
+    'ec2:VolumeType': volume.volume_type,
+    ...(volume.iops ? { 'ec2:VolumeIops': String(volume.iops) } : {}),
+    ...(volume.throughput ? { 'ec2:VolumeThroughput': String(volume.throughput) } : {}),
+    ...(volume.key_arn ? { 'ec2:KmsKeyId': volume.key_arn } : {}),
+  };
+}
+
+export function requestTagContext(tags: ReadonlyMap<string, string>): Context {
+  const context: Context = {};
+  for (const [key, value] of tags) context[`aws:RequestTag/${key}`] = value;
+  if (tags.size > 0) context['aws:TagKeys'] = [...tags.keys()];
+  return context;
+}
+
+function resourceTagContext(tags: ReadonlyMap<string, string>): Context {
+  const context: Context = {};
+  for (const [key, value] of tags) {
+    context[`aws:ResourceTag/${key}`] = value;
+    context[`ec2:ResourceTag/${key}`] = value;
+  }
+  return context;
+}
+
+/** A refusal, as EC2 words it. */
+export function unauthorized(call: Call, { request, reason }: Denial): AwsError {
+  return new AwsError(
+    'UnauthorizedOperation',
+    `You are not authorized to perform this operation. User: ${call.principal.arn} is not authorized to perform: ` +
+      `${request.action} on resource: ${request.resource} because ${reason}`,
+    { httpStatus: 403 },
+  );
+}

@@ -1,0 +1,103 @@
+/** EC2's part in block storage: volumes, the instances they are attached to, and the hosts that do the work. */
+import * as sdk from '@aws-sdk/client-ec2';
+import { catalogueOf } from '../aws/catalogue.ts';
+import { AwsError } from '../aws/errors.ts';
+import type { Operation, Service } from '../aws/service.ts';
+import { unauthorized } from './access.ts';
+import { attachVolume, detachVolume } from './attachments.ts';
+import { describeInstanceStatus, describeInstances } from './describe-instances.ts';
+import { describeVolumes } from './describe-volumes.ts';
+import { housekeeping } from './housekeeping.ts';
+import { describeImages } from './images.ts';
+import { describeHosts, inspectVolume } from './inspect.ts';
+import { describeInstanceAttribute, modifyInstanceAttribute } from './instance-attributes.ts';
+import { rebootInstances, startInstances, stopInstances, terminateInstances } from './instance-states.ts';
+import { describeInstanceTypes } from './instance-types.ts';
+import { ec2Migrations } from './records.ts';
+import { describeAvailabilityZones, describeRegions } from './regions.ts';
+import { runInstances } from './run-instances.ts';
+import {
+  disableEbsEncryptionByDefault,
+  enableEbsEncryptionByDefault,
+  getEbsDefaultKmsKeyId,
+  getEbsEncryptionByDefault,
+  modifyEbsDefaultKmsKeyId,
+  resetEbsDefaultKmsKeyId,
+} from './settings.ts';
+import { createSync } from './sync.ts';
+import { createTags, deleteTags, describeTags } from './tags.ts';
+import { describeVolumeAttribute, describeVolumeStatus, modifyVolumeAttribute } from './volume-status.ts';
+import { createVolume, deleteVolume } from './volumes.ts';
+
+function byName(operations: readonly Operation[]): Record<string, Operation> {
+  return Object.fromEntries(operations.map((operation) => [operation.name, operation]));
+}
+
+export function createEc2(): Service {
+  return {
+    name: 'ec2',
+    eventSource: 'ec2.amazonaws.com',
+    protocol: 'ec2Query',
+    apiVersion: '2016-11-15',
+    xmlNamespace: 'http://ec2.amazonaws.com/doc/2016-11-15/',
+    operations: byName([
+      attachVolume,
+      createTags,
+      createVolume,
+      deleteTags,
+      deleteVolume,
+      describeAvailabilityZones,
+      describeImages,
+      describeInstanceAttribute,
+      describeInstanceStatus,
+      describeInstanceTypes,
+      describeInstances,
+      describeRegions,
+      describeTags,
+      describeVolumeAttribute,
+      describeVolumeStatus,
+      describeVolumes,
+      detachVolume,
+      disableEbsEncryptionByDefault,
+      enableEbsEncryptionByDefault,
+      getEbsDefaultKmsKeyId,
+      getEbsEncryptionByDefault,
+      modifyEbsDefaultKmsKeyId,
+      modifyInstanceAttribute,
+      modifyVolumeAttribute,
+      rebootInstances,
+      resetEbsDefaultKmsKeyId,
+      runInstances,
+      startInstances,
+      stopInstances,
+      terminateInstances,
+    ]),
+    catalogue: catalogueOf(sdk),
+    migrations: ec2Migrations,
+    accessDenied: unauthorized,
+    housekeeping,
+  };
+}
+
+/** The one operation that hosts call. */
+export function createCofferHost(): Service {
+  return {
+    name: 'coffer-host',
+    // What hosts bring about, EC2 does: that is who the trail names.
+    eventSource: 'ec2.amazonaws.com',
+    protocol: 'internalJson',
+    targetPrefixes: ['CofferHost'],
+    operations: byName([createSync()]),
+    catalogue: {},
+    migrations: [],
+    accessDenied: (call, { request, reason }) =>
+      new AwsError(
+        'AccessDeniedException',
+        `User: ${call.principal.arn} is not authorized to perform: ${request.action} because ${reason}`,
+        { httpStatus: 403 },
+      ),
+  };
+}
+
+/** Operations of the service `coffer` that are about volumes and hosts. */
+export const internalOperations: Readonly<Record<string, Operation>> = byName([inspectVolume, describeHosts]);

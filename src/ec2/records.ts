@@ -1,0 +1,357 @@
+/** The tables of EC2: volumes, attachments, instances, tags, account settings, hosts and their tasks. */
+import {
+  type CompiledQuery,
+  type Generated,
+  type Insertable,
+  type Kysely,
+  type QueryResult,
+  type Selectable,
+  sql,
+} from 'kysely';
+import type { AnyDatabase, Call } from '../aws/call.ts';
+import type { Migration } from '../database/migrations.ts';
+
+/** Truth as it is stored: 0 or 1. */
+export type Flag = 0 | 1;
+
+/** Times are ms since the epoch. */
+export interface Ec2Tables {
+  ec2_volumes: {
+    /** Order of creation; what pages continue by. */
+    seq: Generated<number>;
+    volume_id: string;
+    account: string;
+    region: string;
+    zone: string;
+    size_gib: number;
+    volume_type: string;
+    iops: number | null;
+    /** MiB/s; only gp3 has it. */
+    throughput: number | null;
+    multi_attach: Flag;
+    encrypted: Flag;
+    key_arn: string | null;
+    /** Null for an unencrypted volume, and from the moment that deletion begins. */
+    encrypted_data_key: Uint8Array | null;
+    state: 'available' | 'in-use' | 'deleting';
+    created_at: number;
+    auto_enable_io: Flag;
+    /** The host that may have made the image; null as long as none can have. */
+    image_host_id: string | null;
+  };
+  ec2_attachments: {
+    volume_id: string;
+    instance_id: string;
+    account: string;
+    region: string;
+    /** As the user wrote it. */
+    device: string;
+    /** What the API shows. */
+    status: 'attaching' | 'attached' | 'detaching';
+    attached_at: number;
+    delete_on_termination: Flag;
+    /** The grant under which the host may decrypt the data key now, and its key; null while none is needed. */
+    grant_id: string | null;
+    /** What the host shall do, and the number of that wish: unique, growing. */
+    desired: 'attached' | 'detached';
+    generation: number;
+    force: Flag;
+    /** What the host last reported about this generation. */
+    observed: 'none' | 'attached' | 'failed' | 'detached';
+    error_message: string | null;
+    /** The API call to which an event about this attachment belongs. */
+    request_id: string;
+  };
+  /** Why an attach or a start was undone, for the call that waits for it. */
+  ec2_failures: {
+    generation: number;
+    code: string;
+    message: string;
+    created_at: number;
+  };
+  ec2_instances: {
+    seq: Generated<number>;
+    instance_id: string;
+    account: string;
+    region: string;
+    zone: string;
+    reservation_id: string;
+    launch_index: number;
+    instance_type: string;
+    image_id: string;
+    state: 'pending' | 'running' | 'stopping' | 'stopped' | 'shutting-down' | 'terminated';
+    /** `Client.UserInitiatedShutdown`, with its message; empty while running. */
+    reason_code: string;
+    reason_message: string;
+    transition_reason: string;
+    launched_at: number;
+    ended_at: number | null;
+    client_token: string;
+    private_ip: string;
+    /** JSON of what the API only echoes. */
+    echoed: string;
+    disable_api_termination: Flag;
+    /** Null until a host of its zone takes it. */
+    host_id: string | null;
+  };
+  ec2_tags: {
+    resource_id: string;
+    account: string;
+    region: string;
+    resource_type: string;
+    key: string;
+    value: string;
+  };
+  ec2_client_tokens: {
+    account: string;
+    region: string;
+    operation: string;
+    token: string;
+    parameters_digest: string;
+    /** The id of what was made: a volume, a reservation. */
+    resource_id: string;
+    created_at: number;
+  };
+  ec2_settings: {
+    account: string;
+    region: string;
+    encryption_by_default: Flag;
+    /** Null: `alias/aws/ebs`. */
+    default_key_arn: string | null;
+  };
+  /** How many volumes an account has in a region, kept up to date because counting 100,000 rows takes too long. */
+  ec2_usage: {
+    account: string;
+    region: string;
+    volumes: number;
+  };
+  ec2_counters: {
+    name: string;
+    value: number;
+  };
+  ec2_hosts: {
+    host_id: string;
+    /** JSON: a list of zones, or "*". */
+    zones: string;
+    data_dir: string;
+    version: string;
+    session_id: string;
+    started_at: number;
+    first_seen_at: number;
+    last_seen_at: number;
+  };
+  ec2_tasks: {
+    task_id: string;
+    kind: 'eraseVolume';
+    volume_id: string;
+    account: string;
+    region: string;
+    zone: string;
+    /** The host that should do it; another of the zone may when that one is gone. */
+    host_id: string;
+    request_id: string;
+    created_at: number;
+    error: string | null;
+  };
+}
+
+export type VolumeRow = Selectable<Ec2Tables['ec2_volumes']>;
+export type NewVolumeRow = Insertable<Ec2Tables['ec2_volumes']>;
+export type AttachmentRow = Selectable<Ec2Tables['ec2_attachments']>;
+export type InstanceRow = Selectable<Ec2Tables['ec2_instances']>;
+export type HostRow = Selectable<Ec2Tables['ec2_hosts']>;
+export type TaskRow = Selectable<Ec2Tables['ec2_tasks']>;
+
+export type Ec2Database = Kysely<Ec2Tables>;
+
+/** The call's database, with EC2's tables. */
+export function tables(call: Call): Ec2Database {
+  return call.db as unknown as Ec2Database;
+}
+
+/**
+ * A query whose text is built once, for paths where building it each time would cost more than running it.
+ * @param build makes the query with stand-in parameters; `run` takes the real ones, in the order they stand in the text
+ */
+export function preparedQuery<Row>(build: (db: Ec2Database) => { compile(): CompiledQuery<Row> }) {
+  const compiled = new WeakMap<AnyDatabase, CompiledQuery<Row>>();
+  return (call: Call, parameters: readonly unknown[]): Promise<QueryResult<Row>> => {
+    let query = compiled.get(call.db);
+    if (!query) compiled.set(call.db, (query = build(tables(call)).compile()));
+    return call.db.executeQuery({ ...query, parameters });
+  };
+}
+
+const bumpCounter = preparedQuery<{ value: number }>((db) =>
+  db.updateTable('ec2_counters').set({ value: sql<number>`value + 1` }).where('name', '=', '').returning('value'),
+);
+
+/** A number that no attachment has had before. */
+export async function nextGeneration(call: Call): Promise<number> {
+  const { rows } = await bumpCounter(call, ['generation']);
+  return rows[0]!.value;
+}
+
+export const ec2Migrations: readonly Migration[] = [
+  {
+    id: 'ec2-001-start',
+    async up(db) {
+      await db.schema
+        .createTable('ec2_volumes')
+        .addColumn('seq', 'integer', (column) => column.primaryKey().autoIncrement())
+        .addColumn('volume_id', 'text', (column) => column.notNull().unique())
+        .addColumn('account', 'text', (column) => column.notNull())
+        .addColumn('region', 'text', (column) => column.notNull())
+        .addColumn('zone', 'text', (column) => column.notNull())
+        .addColumn('size_gib', 'integer', (column) => column.notNull())
+        .addColumn('volume_type', 'text', (column) => column.notNull())
+        .addColumn('iops', 'integer')
+        .addColumn('throughput', 'integer')
+        .addColumn('multi_attach', 'integer', (column) => column.notNull())
+        .addColumn('encrypted', 'integer', (column) => column.notNull())
+        .addColumn('key_arn', 'text')
+        .addColumn('encrypted_data_key', 'blob')
+        .addColumn('state', 'text', (column) => column.notNull())
+        .addColumn('created_at', 'integer', (column) => column.notNull())
+        .addColumn('auto_enable_io', 'integer', (column) => column.notNull().defaultTo(0))
+        .addColumn('image_host_id', 'text')
+        .execute();
+      await db.schema
+        .createIndex('ec2_volumes_by_account')
+        .on('ec2_volumes')
+        .columns(['account', 'region', 'seq'])
+        .execute();
+      await db.schema
+        .createTable('ec2_attachments')
+        .addColumn('volume_id', 'text', (column) => column.notNull())
+        .addColumn('instance_id', 'text', (column) => column.notNull())
+        .addColumn('account', 'text', (column) => column.notNull())
+        .addColumn('region', 'text', (column) => column.notNull())
+        .addColumn('device', 'text', (column) => column.notNull())
+        .addColumn('status', 'text', (column) => column.notNull())
+        .addColumn('attached_at', 'integer', (column) => column.notNull())
+        .addColumn('delete_on_termination', 'integer', (column) => column.notNull())
+        .addColumn('grant_id', 'text')
+        .addColumn('desired', 'text', (column) => column.notNull())
+        .addColumn('generation', 'integer', (column) => column.notNull())
+        .addColumn('force', 'integer', (column) => column.notNull())
+        .addColumn('observed', 'text', (column) => column.notNull())
+        .addColumn('error_message', 'text')
+        .addColumn('request_id', 'text', (column) => column.notNull())
+        .addPrimaryKeyConstraint('ec2_attachments_key', ['volume_id', 'instance_id'])
+        .execute();
+      await db.schema
+        .createIndex('ec2_attachments_by_instance')
+        .on('ec2_attachments')
+        .columns(['instance_id', 'device'])
+        .execute();
+      await db.schema
+        .createTable('ec2_failures')
+        .addColumn('generation', 'integer', (column) => column.primaryKey())
+        .addColumn('code', 'text', (column) => column.notNull())
+        .addColumn('message', 'text', (column) => column.notNull())
+        .addColumn('created_at', 'integer', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createTable('ec2_instances')
+        .addColumn('seq', 'integer', (column) => column.primaryKey().autoIncrement())
+        .addColumn('instance_id', 'text', (column) => column.notNull().unique())
+        .addColumn('account', 'text', (column) => column.notNull())
+        .addColumn('region', 'text', (column) => column.notNull())
+        .addColumn('zone', 'text', (column) => column.notNull())
+        .addColumn('reservation_id', 'text', (column) => column.notNull())
+        .addColumn('launch_index', 'integer', (column) => column.notNull())
+        .addColumn('instance_type', 'text', (column) => column.notNull())
+        .addColumn('image_id', 'text', (column) => column.notNull())
+        .addColumn('state', 'text', (column) => column.notNull())
+        .addColumn('reason_code', 'text', (column) => column.notNull())
+        .addColumn('reason_message', 'text', (column) => column.notNull())
+        .addColumn('transition_reason', 'text', (column) => column.notNull())
+        .addColumn('launched_at', 'integer', (column) => column.notNull())
+        .addColumn('ended_at', 'integer')
+        .addColumn('client_token', 'text', (column) => column.notNull())
+        .addColumn('private_ip', 'text', (column) => column.notNull())
+        .addColumn('echoed', 'text', (column) => column.notNull())
+        .addColumn('disable_api_termination', 'integer', (column) => column.notNull())
+        .addColumn('host_id', 'text')
+        .execute();
+      await db.schema
+        .createIndex('ec2_instances_by_account')
+        .on('ec2_instances')
+        .columns(['account', 'region', 'seq'])
+        .execute();
+      await db.schema.createIndex('ec2_instances_by_host').on('ec2_instances').columns(['host_id', 'state']).execute();
+      await db.schema
+        .createTable('ec2_tags')
+        .addColumn('resource_id', 'text', (column) => column.notNull())
+        .addColumn('account', 'text', (column) => column.notNull())
+        .addColumn('region', 'text', (column) => column.notNull())
+        .addColumn('resource_type', 'text', (column) => column.notNull())
+        .addColumn('key', 'text', (column) => column.notNull())
+        .addColumn('value', 'text', (column) => column.notNull())
+        .addPrimaryKeyConstraint('ec2_tags_key', ['resource_id', 'key'])
+        .execute();
+      await db.schema
+        .createIndex('ec2_tags_by_value')
+        .on('ec2_tags')
+        .columns(['account', 'region', 'key', 'value'])
+        .execute();
+      await db.schema
+        .createTable('ec2_client_tokens')
+        .addColumn('account', 'text', (column) => column.notNull())
+        .addColumn('region', 'text', (column) => column.notNull())
+        .addColumn('operation', 'text', (column) => column.notNull())
+        .addColumn('token', 'text', (column) => column.notNull())
+        .addColumn('parameters_digest', 'text', (column) => column.notNull())
+        .addColumn('resource_id', 'text', (column) => column.notNull())
+        .addColumn('created_at', 'integer', (column) => column.notNull())
+        .addPrimaryKeyConstraint('ec2_client_tokens_key', ['account', 'region', 'operation', 'token'])
+        .execute();
+      await db.schema
+        .createTable('ec2_settings')
+        .addColumn('account', 'text', (column) => column.notNull())
+        .addColumn('region', 'text', (column) => column.notNull())
+        .addColumn('encryption_by_default', 'integer', (column) => column.notNull())
+        .addColumn('default_key_arn', 'text')
+        .addPrimaryKeyConstraint('ec2_settings_key', ['account', 'region'])
+        .execute();
+      await db.schema
+        .createTable('ec2_usage')
+        .addColumn('account', 'text', (column) => column.notNull())
+        .addColumn('region', 'text', (column) => column.notNull())
+        .addColumn('volumes', 'integer', (column) => column.notNull())
+        .addPrimaryKeyConstraint('ec2_usage_key', ['account', 'region'])
+        .execute();
+      await db.schema
+        .createTable('ec2_counters')
+        .addColumn('name', 'text', (column) => column.primaryKey())
+        .addColumn('value', 'integer', (column) => column.notNull())
+        .execute();
+      await db.insertInto('ec2_counters').values({ name: 'generation', value: 0 }).execute();
+      await db.schema
+        .createTable('ec2_hosts')
+        .addColumn('host_id', 'text', (column) => column.primaryKey())
+        .addColumn('zones', 'text', (column) => column.notNull())
+        .addColumn('data_dir', 'text', (column) => column.notNull())
+        .addColumn('version', 'text', (column) => column.notNull())
+        .addColumn('session_id', 'text', (column) => column.notNull())
+        .addColumn('started_at', 'integer', (column) => column.notNull())
+        .addColumn('first_seen_at', 'integer', (column) => column.notNull())
+        .addColumn('last_seen_at', 'integer', (column) => column.notNull())
+        .execute();
+      await db.schema
+        .createTable('ec2_tasks')
+        .addColumn('task_id', 'text', (column) => column.primaryKey())
+        .addColumn('kind', 'text', (column) => column.notNull())
+        .addColumn('volume_id', 'text', (column) => column.notNull())
+        .addColumn('account', 'text', (column) => column.notNull())
+        .addColumn('region', 'text', (column) => column.notNull())
+        .addColumn('zone', 'text', (column) => column.notNull())
+        .addColumn('host_id', 'text', (column) => column.notNull())
+        .addColumn('request_id', 'text', (column) => column.notNull())
+        .addColumn('created_at', 'integer', (column) => column.notNull())
+        .addColumn('error', 'text')
+        .execute();
+    },
+  },
+];

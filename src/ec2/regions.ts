@@ -1,0 +1,172 @@
+/** Regions and availability zones. Names are AWS's, so that clients find what they know; a region is only a name space. */
+import {
+  DescribeAvailabilityZones$,
+  type DescribeAvailabilityZonesRequest,
+  type DescribeAvailabilityZonesResult,
+  DescribeRegions$,
+  type DescribeRegionsRequest,
+  type DescribeRegionsResult,
+} from '@aws-sdk/client-ec2';
+import { AwsError } from '../aws/errors.ts';
+import { matchesFilters, parseFilters } from '../aws/filters.ts';
+import { operation } from '../aws/service.ts';
+import { allow } from './access.ts';
+import { stopIfDryRun } from './errors.ts';
+
+/** Region → the first part of its zones' ids and the letters of its zones. */
+const regions: Readonly<Record<string, readonly [idPrefix: string, zones: string]>> = {
+  'af-south-1': ['afs1', 'abc'],
+  'ap-east-1': ['ape1', 'abc'],
+  'ap-northeast-1': ['apne1', 'acd'],
+  'ap-northeast-2': ['apne2', 'abcd'],
+  'ap-northeast-3': ['apne3', 'abc'],
+  'ap-south-1': ['aps1', 'abc'],
+  'ap-south-2': ['aps2', 'abc'],
+  'ap-southeast-1': ['apse1', 'abc'],
+  'ap-southeast-2': ['apse2', 'abc'],
+  'ap-southeast-3': ['apse3', 'abc'],
+  'ap-southeast-4': ['apse4', 'abc'],
+  'ca-central-1': ['cac1', 'abd'],
+  'ca-west-1': ['caw1', 'abc'],
+  'cn-north-1': ['cnn1', 'abd'],
+  'cn-northwest-1': ['cnnw1', 'abc'],
+  'eu-central-1': ['euc1', 'abc'],
+  'eu-central-2': ['euc2', 'abc'],
+  'eu-north-1': ['eun1', 'abc'],
+  'eu-south-1': ['eus1', 'abc'],
+  'eu-south-2': ['eus2', 'abc'],
+  'eu-west-1': ['euw1', 'abc'],
+  'eu-west-2': ['euw2', 'abc'],
+  'eu-west-3': ['euw3', 'abc'],
+  'il-central-1': ['ilc1', 'abc'],
+  'me-central-1': ['mec1', 'abc'],
+  'me-south-1': ['mes1', 'abc'],
+  'sa-east-1': ['sae1', 'abc'],
+  'us-east-1': ['use1', 'abcdef'],
+  'us-east-2': ['use2', 'abc'],
+  'us-gov-east-1': ['usge1', 'abc'],
+  'us-gov-west-1': ['usgw1', 'abc'],
+  'us-west-1': ['usw1', 'ac'],
+  'us-west-2': ['usw2', 'abcd'],
+};
+
+export interface Zone {
+  /** `us-east-1a` */
+  readonly name: string;
+  /** `use1-az1` */
+  readonly id: string;
+}
+
+/** The zones of a region; a name that AWS doesn't have gets three. */
+export function zonesOf(region: string): readonly Zone[] {
+  const [prefix, letters] = regions[region] ?? [region.replaceAll('-', ''), 'abc'];
+  return [...letters].map((letter, index) => ({ name: `${region}${letter}`, id: `${prefix}-az${index + 1}` }));
+}
+
+export function zoneIdOf(region: string, zoneName: string): string {
+  return zonesOf(region).find((zone) => zone.name === zoneName)?.id ?? '';
+}
+
+/**
+ * The zone that a request names by name or id.
+ * @throws {AwsError} InvalidParameterCombination for both, InvalidZone.NotFound for one that the region lacks
+ */
+export function findZone(region: string, name: string | undefined, id: string | undefined): Zone | undefined {
+  if (name && id)
+    throw new AwsError(
+      'InvalidParameterCombination',
+      'Only one of AvailabilityZone and AvailabilityZoneId may be specified.',
+    );
+  if (!name && !id) return undefined;
+  const zone = zonesOf(region).find((candidate) => (name ? candidate.name === name : candidate.id === id));
+  if (!zone) throw new AwsError('InvalidZone.NotFound', `The zone '${name ?? id}' does not exist.`);
+  return zone;
+}
+
+export const describeRegions = operation<DescribeRegionsRequest, DescribeRegionsResult>({
+  name: 'DescribeRegions',
+  schema: DescribeRegions$,
+  effect: 'reads',
+  access: (call) => [allow(call, 'DescribeRegions')],
+  handle(call, input) {
+    const filters = parseFilters(input.Filters, new Set(['endpoint', 'opt-in-status', 'region-name']));
+    stopIfDryRun(input);
+    const names = new Set([...Object.keys(regions), call.region]);
+    const unknown = (input.RegionNames ?? []).filter((name) => !names.has(name));
+    if (unknown.length > 0)
+      throw new AwsError('InvalidParameterValue', `Invalid region(s) specified: [${unknown.join(', ')}]`);
+    const found = [...names].sort().map((name) => ({
+      RegionName: name,
+      Endpoint: `ec2.${name}.amazonaws.com${name.startsWith('cn-') ? '.cn' : ''}`,
+      OptInStatus: 'opt-in-not-required',
+    }));
+    return {
+      Regions: found.filter(
+        (region) =>
+          (!input.RegionNames?.length || input.RegionNames.includes(region.RegionName)) &&
+          matchesFilters(filters, (name) => [
+            { endpoint: region.Endpoint, 'opt-in-status': region.OptInStatus, 'region-name': region.RegionName }[name]!,
+          ]),
+      ),
+    };
+  },
+});
+
+/** Every zone of the region is there: a host that serves it may come at any time. */
+export const describeAvailabilityZones = operation<DescribeAvailabilityZonesRequest, DescribeAvailabilityZonesResult>({
+  name: 'DescribeAvailabilityZones',
+  schema: DescribeAvailabilityZones$,
+  effect: 'reads',
+  access: (call) => [allow(call, 'DescribeAvailabilityZones')],
+  handle(call, input) {
+    const filters = parseFilters(
+      input.Filters,
+      new Set([
+        'group-name',
+        'group-long-name',
+        'message',
+        'opt-in-status',
+        'parent-zone-id',
+        'parent-zone-name',
+        'region-name',
+        'state',
+        'zone-id',
+        'zone-type',
+        'zone-name',
+      ]),
+    );
+    for (const name of input.ZoneNames ?? []) findZone(call.region, name, undefined);
+    for (const id of input.ZoneIds ?? []) findZone(call.region, undefined, id);
+    stopIfDryRun(input);
+    const zones = zonesOf(call.region).filter(
+      (zone) =>
+        (!input.ZoneNames?.length || input.ZoneNames.includes(zone.name)) &&
+        (!input.ZoneIds?.length || input.ZoneIds.includes(zone.id)) &&
+        matchesFilters(filters, (name) => {
+          const values: Record<string, string> = {
+            'group-name': `${call.region}-zg-1`,
+            'opt-in-status': 'opt-in-not-required',
+            'region-name': call.region,
+            state: 'available',
+            'zone-id': zone.id,
+            'zone-type': 'availability-zone',
+            'zone-name': zone.name,
+          };
+          return values[name] === undefined ? [] : [values[name]];
+        }),
+    );
+    return {
+      AvailabilityZones: zones.map((zone) => ({
+        State: 'available',
+        OptInStatus: 'opt-in-not-required',
+        Messages: [],
+        RegionName: call.region,
+        ZoneName: zone.name,
+        ZoneId: zone.id,
+        GroupName: `${call.region}-zg-1`,
+        NetworkBorderGroup: call.region,
+        ZoneType: 'availability-zone',
+      })),
+    };
+  },
+});

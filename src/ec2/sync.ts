@@ -1,0 +1,341 @@
+/**
+ * Sync: what a host has meets what it shall have (docs/host-protocol.md). The answer is complete each time, and waits
+ * while nothing is new.
+ */
+import { createHash } from 'node:crypto';
+import { isAbsolute } from 'node:path';
+import type { Call } from '../aws/call.ts';
+import { AwsError } from '../aws/errors.ts';
+import {
+  type DesiredAttachment,
+  type HostTask,
+  type InstanceCredentials,
+  type SyncRequest,
+  type SyncResponse,
+  syncWaitMaxMs,
+} from '../aws/host-protocol.ts';
+import { operation } from '../aws/service.ts';
+import { applyReport, noteImage } from './attachment-flow.ts';
+import { devicePath } from './devices.ts';
+import { findHost, hostTopic, isLive, servesZone } from './host-store.ts';
+import { encryptionContext } from './keys.ts';
+import { type AttachmentRow, type HostRow, type InstanceRow, type TaskRow, tables, type VolumeRow } from './records.ts';
+import { forgetVolume } from './volume-store.ts';
+
+const gib = 1024 ** 3;
+/** Credentials are renewed this long before they end, ms. */
+const credentialsRenewMs = 5 * 60_000;
+/** A host's last-seen time is written at most this often, ms: a Sync with nothing new costs no write. */
+const seenEveryMs = 10_000;
+const listMax = 10_000;
+
+interface SessionCredentials {
+  readonly AccessKeyId: string;
+  readonly SecretAccessKey: string;
+  readonly SessionToken: string;
+  readonly Expiration: Date;
+}
+
+/** What the answer is made of before it is put into the protocol's words. */
+interface Desired {
+  readonly instances: readonly InstanceRow[];
+  readonly attachments: ReadonlyArray<{ readonly attachment: AttachmentRow; readonly volume: VolumeRow }>;
+  readonly tasks: readonly TaskRow[];
+}
+
+export function createSync() {
+  /** The last request of each host's session, so that one that comes late changes nothing. */
+  const latest = new Map<string, { sessionId: string; sequence: number }>();
+
+  return operation<SyncRequest, SyncResponse>({
+    name: 'Sync',
+    effect: 'waits',
+    audience: 'host',
+    recorded: false,
+    readOnly: true,
+    access: () => [],
+    async handle(call, input) {
+      checkRequest(call, input);
+      const topic = hostTopic(input.hostId);
+      const deadline = performance.now() + syncWaitMaxMs;
+      let version = call.signals.version(topic);
+      let answer = await call.transaction(async (inside) => {
+        const host = await greet(inside, input);
+        const last = latest.get(input.hostId);
+        const isLate = last?.sessionId === input.sessionId && input.sequence <= last.sequence;
+        if (!isLate) {
+          latest.set(input.hostId, { sessionId: input.sessionId, sequence: input.sequence });
+          // Wakes an older request of this host that still waits, so that it doesn't hold a connection.
+          if (last) inside.raise(topic);
+          await applyReports(inside, host, input);
+        }
+        return respond(inside, host, input);
+      });
+      const isLatest = () => latest.get(input.hostId)?.sequence === input.sequence;
+      while (answer.version === input.sinceVersion && answer.credentials.length === 0 && isLatest()) {
+        const leftMs = deadline - performance.now();
+        if (leftMs <= 0 || call.cancelled.aborted) break;
+        await call.signals.changed(topic, version, leftMs, call.cancelled);
+        version = call.signals.version(topic);
+        answer = await call.transaction(async (inside) => respond(inside, await greet(inside, input), input));
+      }
+      return answer;
+    },
+  });
+}
+
+/** @throws {AwsError} for another host's name, or a message that isn't one */
+function checkRequest(call: Call, input: SyncRequest): void {
+  const fail = (what: string) => new AwsError('ValidationException', `Sync: ${what}`);
+  if (typeof input.hostId !== 'string') throw fail('hostId must be a string');
+  if (input.hostId !== call.principal.userName)
+    throw new AwsError('AccessDeniedException', `${call.principal.arn} can't sync as host '${input.hostId}'.`, {
+      httpStatus: 403,
+    });
+  for (const name of ['sessionId', 'dataDir', 'hostVersion'] as const)
+    if (typeof input[name] !== 'string' || input[name].length > 4096) throw fail(`${name} must be a string`);
+  if (!isAbsolute(input.dataDir)) throw fail('dataDir must be absolute');
+  for (const name of ['startedAt', 'sequence'] as const)
+    if (!Number.isSafeInteger(input[name])) throw fail(`${name} must be an integer`);
+  if (input.zones !== '*' && !(Array.isArray(input.zones) && input.zones.every((zone) => typeof zone === 'string')))
+    throw fail('zones must be "*" or a list of names');
+  for (const name of ['attachments', 'instances', 'tasks', 'credentials'] as const)
+    if (!Array.isArray(input[name]) || input[name].length > listMax)
+      throw fail(`${name} must be a list of at most ${listMax}`);
+}
+
+/** Notes that the host is there, and gives it the instances of its zones that no host has yet. */
+async function greet(call: Call, input: SyncRequest): Promise<HostRow> {
+  const now = call.clock.now();
+  const known = await findHost(call, input.hostId);
+  if (known && known.session_id !== input.sessionId && known.started_at > input.startedAt)
+    throw new AwsError(
+      'HostSuperseded',
+      `A later process of host '${input.hostId}' has taken over, which started at ${new Date(known.started_at).toISOString()}.`,
+    );
+  const host: HostRow = {
+    host_id: input.hostId,
+    zones: JSON.stringify(input.zones),
+    data_dir: input.dataDir,
+    version: input.hostVersion,
+    session_id: input.sessionId,
+    started_at: input.startedAt,
+    first_seen_at: known?.first_seen_at ?? now,
+    last_seen_at: now,
+  };
+  const isSame =
+    known &&
+    known.zones === host.zones &&
+    known.data_dir === host.data_dir &&
+    known.version === host.version &&
+    known.session_id === host.session_id;
+  if (!isSame || now - known.last_seen_at >= seenEveryMs) {
+    const { host_id, ...changes } = host;
+    await tables(call)
+      .insertInto('ec2_hosts')
+      .values(host)
+      .onConflict((conflict) => conflict.column('host_id').doUpdateSet(changes))
+      .execute();
+  }
+  await takeUnplaced(call, host);
+  return host;
+}
+
+async function takeUnplaced(call: Call, host: HostRow): Promise<void> {
+  const unplaced = await tables(call)
+    .selectFrom('ec2_instances')
+    .selectAll()
+    .where('host_id', 'is', null)
+    .where('state', '!=', 'terminated')
+    .execute();
+  for (const instance of unplaced) {
+    if (!servesZone(host, instance.zone)) continue;
+    await tables(call)
+      .updateTable('ec2_instances')
+      .set({ host_id: host.host_id })
+      .where('instance_id', '=', instance.instance_id)
+      .execute();
+    for (const { attachment, volume } of await attachmentsOn(call, [instance.instance_id]))
+      if (attachment.desired === 'attached') await noteImage(call, volume, host.host_id);
+  }
+}
+
+async function applyReports(call: Call, host: HostRow, input: SyncRequest): Promise<void> {
+  const desired = await desiredState(call, host);
+  const reports = new Map(input.attachments.map((report) => [`${report.volumeId} ${report.instanceId}`, report]));
+  for (const { attachment } of desired.attachments) {
+    const report = reports.get(`${attachment.volume_id} ${attachment.instance_id}`);
+    if (report) {
+      const { attachment: current, instance } = await readAgain(call, attachment);
+      if (current && instance)
+        await applyReport(call.asItself(current.account, current.region), current, instance, report);
+    } else if (attachment.desired === 'attached' && attachment.observed === 'attached') {
+      await tables(call)
+        .updateTable('ec2_attachments')
+        .set({ observed: 'none' })
+        .where('volume_id', '=', attachment.volume_id)
+        .where('instance_id', '=', attachment.instance_id)
+        .execute();
+    }
+  }
+  const results = new Map(input.tasks.map((result) => [result.taskId, result]));
+  for (const task of desired.tasks) {
+    const result = results.get(task.task_id);
+    if (result?.state === 'done') await finishTask(call.asItself(task.account, task.region), task);
+    else if (result && result.error !== task.error)
+      await tables(call)
+        .updateTable('ec2_tasks')
+        .set({ error: String(result.error ?? 'failed').slice(0, 1000) })
+        .where('task_id', '=', task.task_id)
+        .execute();
+  }
+}
+
+/** As it is now: an earlier report of the same request may have changed it. */
+async function readAgain(call: Call, attachment: AttachmentRow) {
+  return {
+    attachment: await tables(call)
+      .selectFrom('ec2_attachments')
+      .selectAll()
+      .where('volume_id', '=', attachment.volume_id)
+      .where('instance_id', '=', attachment.instance_id)
+      .executeTakeFirst(),
+    instance: await tables(call)
+      .selectFrom('ec2_instances')
+      .selectAll()
+      .where('instance_id', '=', attachment.instance_id)
+      .executeTakeFirst(),
+  };
+}
+
+async function finishTask(call: Call, task: TaskRow): Promise<void> {
+  await tables(call).deleteFrom('ec2_tasks').where('task_id', '=', task.task_id).execute();
+  const volume = await tables(call)
+    .selectFrom('ec2_volumes')
+    .selectAll()
+    .where('volume_id', '=', task.volume_id)
+    .executeTakeFirst();
+  if (volume?.state === 'deleting') await forgetVolume(call, volume, task.request_id);
+}
+
+/** Only what is this host's: its instances, their attachments, and tasks that are its own or of a host that is gone. */
+async function desiredState(call: Call, host: HostRow): Promise<Desired> {
+  const instances = await tables(call)
+    .selectFrom('ec2_instances')
+    .selectAll()
+    .where('host_id', '=', host.host_id)
+    .where('state', '!=', 'terminated')
+    .orderBy('seq')
+    .execute();
+  const attachments = await attachmentsOn(
+    call,
+    instances.map((instance) => instance.instance_id),
+  );
+  const tasks = await tables(call).selectFrom('ec2_tasks').selectAll().orderBy('created_at').limit(listMax).execute();
+  const mine: TaskRow[] = [];
+  for (const task of tasks) {
+    const isMine =
+      task.host_id === host.host_id ||
+      (servesZone(host, task.zone) && !isLive(call, await findHost(call, task.host_id)));
+    if (isMine) mine.push(task);
+  }
+  return { instances, attachments, tasks: mine };
+}
+
+async function attachmentsOn(call: Call, instanceIds: readonly string[]): Promise<Desired['attachments']> {
+  if (instanceIds.length === 0) return [];
+  const attachments = await tables(call)
+    .selectFrom('ec2_attachments')
+    .selectAll()
+    .where('instance_id', 'in', instanceIds as string[])
+    .orderBy('generation')
+    .execute();
+  if (attachments.length === 0) return [];
+  const volumes = await tables(call)
+    .selectFrom('ec2_volumes')
+    .selectAll()
+    .where(
+      'volume_id',
+      'in',
+      attachments.map((attachment) => attachment.volume_id),
+    )
+    .execute();
+  const byId = new Map(volumes.map((volume) => [volume.volume_id, volume]));
+  return attachments.map((attachment) => ({ attachment, volume: byId.get(attachment.volume_id)! }));
+}
+
+async function respond(call: Call, host: HostRow, input: SyncRequest): Promise<SyncResponse> {
+  const desired = await desiredState(call, host);
+  const body = {
+    instances: desired.instances.map((instance) => ({
+      instanceId: instance.instance_id,
+      account: instance.account,
+      region: instance.region,
+      state: instance.state as Exclude<InstanceRow['state'], 'terminated'>,
+    })),
+    attachments: desired.attachments.map(({ attachment, volume }) => desiredAttachment(attachment, volume)),
+    tasks: desired.tasks.map((task): HostTask => ({ taskId: task.task_id, kind: task.kind, volumeId: task.volume_id })),
+  };
+  const version = createHash('sha256').update(JSON.stringify(body)).digest('base64url');
+  return { version, ...body, credentials: await credentialsFor(call, desired, input) };
+}
+
+function desiredAttachment(attachment: AttachmentRow, volume: VolumeRow): DesiredAttachment {
+  const isEncrypted = volume.key_arn !== null && volume.encrypted_data_key !== null;
+  return {
+    volumeId: attachment.volume_id,
+    instanceId: attachment.instance_id,
+    account: attachment.account,
+    region: attachment.region,
+    device: attachment.device,
+    devicePath: devicePath(attachment.device),
+    desired: attachment.desired,
+    generation: attachment.generation,
+    force: attachment.force === 1,
+    sizeBytes: volume.size_gib * gib,
+    readOnly: false,
+    ...(isEncrypted
+      ? {
+          encryption: {
+            keyArn: volume.key_arn!,
+            encryptedDataKey: Buffer.from(volume.encrypted_data_key!).toString('base64'),
+            encryptionContext: encryptionContext(volume.volume_id),
+          },
+        }
+      : {}),
+  };
+}
+
+/** For each instance with an encrypted volume to open, unless the host holds credentials that last. */
+async function credentialsFor(call: Call, desired: Desired, input: SyncRequest): Promise<InstanceCredentials[]> {
+  const held = new Map(input.credentials.map(({ instanceId, expiration }) => [instanceId, Date.parse(expiration)]));
+  const opening = new Set(
+    desired.attachments
+      .filter(
+        ({ attachment, volume }) =>
+          volume.encrypted === 1 && attachment.desired === 'attached' && attachment.observed !== 'attached',
+      )
+      .map(({ attachment }) => attachment.instance_id),
+  );
+  const credentials: InstanceCredentials[] = [];
+  for (const { instance_id: instanceId, account, region } of desired.instances) {
+    if (!opening.has(instanceId)) continue;
+    const heldUntil = held.get(instanceId) ?? 0;
+    if (heldUntil - call.clock.now() > credentialsRenewMs) continue;
+    const session = await call.asItself(account, region).invoke<SessionCredentials>('sts', 'AssumeInfrastructureRole', {
+      InstanceId: instanceId,
+      Account: account,
+      Region: region,
+    });
+    credentials.push({
+      instanceId,
+      account,
+      region,
+      accessKeyId: session.AccessKeyId,
+      secretAccessKey: session.SecretAccessKey,
+      sessionToken: session.SessionToken,
+      expiration: new Date(session.Expiration).toISOString(),
+    });
+  }
+  return credentials;
+}

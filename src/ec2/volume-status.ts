@@ -1,0 +1,194 @@
+/** DescribeVolumeStatus, and the attributes of a volume. */
+import {
+  DescribeVolumeAttribute$,
+  type DescribeVolumeAttributeRequest,
+  type DescribeVolumeAttributeResult,
+  DescribeVolumeStatus$,
+  type DescribeVolumeStatusRequest,
+  type DescribeVolumeStatusResult,
+  ModifyVolumeAttribute$,
+  type ModifyVolumeAttributeRequest,
+  type VolumeStatusItem,
+} from '@aws-sdk/client-ec2';
+import type { Call } from '../aws/call.ts';
+import { AwsError } from '../aws/errors.ts';
+import { matchesFilters, parseFilters } from '../aws/filters.ts';
+import { pageSize, pageStart, pageToken } from '../aws/pagination.ts';
+import { type AccessRequest, operation } from '../aws/service.ts';
+import { allow, allowOnVolume } from './access.ts';
+import { checkVolumeId, invalidCombination, missingParameter, stopIfDryRun, volumesNotFound } from './errors.ts';
+import { type AttachmentRow, tables, type VolumeRow } from './records.ts';
+import { zoneIdOf } from './regions.ts';
+import { type Tags, tagsOf } from './tag-store.ts';
+import { volumeResource } from './trail.ts';
+import { findVolume } from './volume-store.ts';
+import { attachmentsOfAll } from './volume-view.ts';
+
+const volumeIdsMax = 1000;
+const pageSizeMax = 1000;
+const filterNames = new Set([
+  'action.code',
+  'action.description',
+  'action.event-id',
+  'attachment-status.instance-id',
+  'attachment-status.io-performance',
+  'availability-zone',
+  'event.description',
+  'event.event-id',
+  'event.event-type',
+  'event.not-after',
+  'event.not-before',
+  'volume-status.details-name',
+  'volume-status.details-status',
+  'volume-status.status',
+]);
+
+/**
+ * A volume is `impaired` while its host can't open it again (the host restarted and its key can no longer be used).
+ * Source: EC2 API reference, DescribeVolumeStatus.
+ */
+export const describeVolumeStatus = operation<DescribeVolumeStatusRequest, DescribeVolumeStatusResult>({
+  name: 'DescribeVolumeStatus',
+  schema: DescribeVolumeStatus$,
+  effect: 'reads',
+  access: (call): AccessRequest[] => [allow(call, 'DescribeVolumeStatus')],
+  async handle(call, input) {
+    const ids = [...new Set((input.VolumeIds ?? []).map((id) => checkVolumeId(id, 'volumes')))];
+    if (ids.length > volumeIdsMax)
+      throw new AwsError('RequestLimitExceeded', `One request can name ${volumeIdsMax} volumes, not ${ids.length}.`);
+    if (ids.length > 0 && input.MaxResults !== undefined)
+      throw invalidCombination('The parameter volumes cannot be used with the parameter maxResults');
+    const filters = parseFilters(input.Filters, filterNames);
+    const size = pageSize(input.MaxResults, 5, pageSizeMax);
+    let after = pageStart(input.NextToken);
+    stopIfDryRun(input);
+    const found: Array<{ row: VolumeRow; item: VolumeStatusItem }> = [];
+    for (;;) {
+      const rows = await read(call, ids, after, pageSizeMax);
+      const attachments = await attachmentsOfAll(
+        call,
+        'volume_id',
+        rows.map((row) => row.volume_id),
+      );
+      for (const row of rows) {
+        const item = statusOf(row, attachments.get(row.volume_id) ?? []);
+        if (matchesFilters(filters, (name) => filterValues(item, name))) found.push({ row, item });
+      }
+      if (ids.length > 0 || rows.length < pageSizeMax || found.length > size) break;
+      after = rows.at(-1)!.seq;
+    }
+    const shown = ids.length > 0 ? found : found.slice(0, size);
+    return {
+      VolumeStatuses: shown.map(({ item }) => item),
+      ...(found.length > shown.length ? { NextToken: pageToken(shown.at(-1)!.row.seq) } : {}),
+    };
+  },
+});
+
+async function read(call: Call, ids: readonly string[], after: number, limit: number): Promise<VolumeRow[]> {
+  let query = tables(call)
+    .selectFrom('ec2_volumes')
+    .selectAll()
+    .where('account', '=', call.account)
+    .where('region', '=', call.region);
+  query = ids.length > 0 ? query.where('volume_id', 'in', ids as string[]) : query.where('seq', '>', after);
+  const rows = await query.orderBy('seq').limit(limit).execute();
+  const present = new Set(rows.map((row) => row.volume_id));
+  const missing = ids.filter((id) => !present.has(id));
+  if (missing.length > 0) throw volumesNotFound(missing);
+  return rows;
+}
+
+function statusOf(volume: VolumeRow, attachments: readonly AttachmentRow[]): VolumeStatusItem {
+  const failed = attachments.find((attachment) => attachment.observed === 'failed');
+  return {
+    VolumeId: volume.volume_id,
+    AvailabilityZone: volume.zone,
+    AvailabilityZoneId: zoneIdOf(volume.region, volume.zone),
+    Actions: [],
+    Events: failed
+      ? [{ EventType: 'io-enabled', Description: failed.error_message ?? '', InstanceId: failed.instance_id }]
+      : [],
+    VolumeStatus: {
+      Status: failed ? 'impaired' : 'ok',
+      Details: [
+        { Name: 'io-enabled', Status: failed ? 'failed' : 'passed' },
+        { Name: 'io-performance', Status: 'not-applicable' },
+      ],
+    },
+    AttachmentStatuses: attachments.map((attachment) => ({
+      InstanceId: attachment.instance_id,
+      IoPerformance: 'not-applicable',
+    })),
+  };
+}
+
+function filterValues(item: VolumeStatusItem, name: string): string[] {
+  const values: Record<string, ReadonlyArray<string | undefined>> = {
+    'attachment-status.instance-id': (item.AttachmentStatuses ?? []).map((each) => each.InstanceId),
+    'attachment-status.io-performance': (item.AttachmentStatuses ?? []).map((each) => each.IoPerformance),
+    'availability-zone': [item.AvailabilityZone],
+    'event.description': (item.Events ?? []).map((event) => event.Description),
+    'event.event-type': (item.Events ?? []).map((event) => event.EventType),
+    'volume-status.details-name': (item.VolumeStatus?.Details ?? []).map((detail) => detail.Name),
+    'volume-status.details-status': (item.VolumeStatus?.Details ?? []).map((detail) => detail.Status),
+    'volume-status.status': [item.VolumeStatus?.Status],
+  };
+  return (values[name] ?? []).filter((value) => value !== undefined);
+}
+
+interface OneVolume {
+  readonly volume: VolumeRow;
+  readonly tags: Tags;
+}
+
+async function resolveVolume(call: Call, input: { readonly VolumeId?: string | undefined }): Promise<OneVolume> {
+  const volume = await findVolume(call, checkVolumeId(input.VolumeId));
+  return { volume, tags: await tagsOf(call, volume.volume_id) };
+}
+
+export const describeVolumeAttribute = operation<
+  DescribeVolumeAttributeRequest,
+  DescribeVolumeAttributeResult,
+  OneVolume
+>({
+  name: 'DescribeVolumeAttribute',
+  schema: DescribeVolumeAttribute$,
+  effect: 'reads',
+  resolve: resolveVolume,
+  access: (call, _input, { volume, tags }) => [allowOnVolume(call, 'DescribeVolumeAttribute', volume, tags)],
+  handle(_call, input, { volume }) {
+    stopIfDryRun(input);
+    if (input.Attribute !== 'autoEnableIO' && input.Attribute !== 'productCodes') throw missingParameter('attribute');
+    return {
+      VolumeId: volume.volume_id,
+      ...(input.Attribute === 'productCodes'
+        ? { ProductCodes: [] }
+        : { AutoEnableIO: { Value: volume.auto_enable_io === 1 } }),
+    };
+  },
+});
+
+export const modifyVolumeAttribute = operation<ModifyVolumeAttributeRequest, object, OneVolume>({
+  name: 'ModifyVolumeAttribute',
+  schema: ModifyVolumeAttribute$,
+  effect: 'writes',
+  resolve: resolveVolume,
+  access: (call, _input, { volume, tags }) => [allowOnVolume(call, 'ModifyVolumeAttribute', volume, tags)],
+  async handle(call, input, { volume }) {
+    const value = input.AutoEnableIO?.Value;
+    if (value === undefined) throw missingParameter('autoEnableIO');
+    stopIfDryRun(input);
+    await tables(call)
+      .updateTable('ec2_volumes')
+      .set({ auto_enable_io: value ? 1 : 0 })
+      .where('volume_id', '=', volume.volume_id)
+      .execute();
+    return {};
+  },
+  record: (call, input, output) => ({
+    requestParameters: { volumeId: input.VolumeId ?? null, autoEnableIO: { value: input.AutoEnableIO?.Value ?? null } },
+    responseElements: output ? { requestId: call.requestId, _return: true } : null,
+    lookupResources: volumeResource(input.VolumeId),
+  }),
+});
