@@ -27,6 +27,7 @@ export class HostSupervisor {
   #startAfter = 0;
   #timer: NodeJS.Timeout | undefined;
   #isWatching = false;
+  #hasHost = false;
 
   constructor(dataDir: string, warn: (message: string) => void) {
     this.#dataDir = dataDir;
@@ -73,7 +74,12 @@ export class HostSupervisor {
   }
 
   #look(): void {
-    if (this.#isThere() || Date.now() < this.#startAfter) return;
+    if (this.#isThere()) {
+      this.#hasHost = true;
+      return;
+    }
+    if (Date.now() < this.#startAfter) return;
+    if (this.#hasHost && !this.#childStartedAt) this.#warn('the host found at the start has ended; starting another');
     this.#spawn();
   }
 

@@ -1,5 +1,6 @@
 /** `coffer serve`: the control plane in this process, a host in another. */
 import { chmodSync, closeSync, mkdirSync, readFileSync, realpathSync } from 'node:fs';
+import { flushCompileCache } from 'node:module';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { pino } from 'pino';
@@ -92,6 +93,8 @@ async function serve(options: ServeOptions): Promise<void> {
   if (supervisor && !(await Promise.race([supervisor.synced(startedAt, hostReadyMs), ending.then(() => true)])))
     process.stderr.write(`coffer: the host has not reported yet; its log is ${join(dataDir, 'host.log')}\n`);
   printWelcome(dataDir, endpoint, administrator !== undefined);
+  // Written now, not at the end: this process may never come to a proper one.
+  flushCompileCache();
   await ending;
   // A second signal ends at once: nothing acknowledged is lost by that.
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));

@@ -2,6 +2,7 @@
  * The host as a process: one per data directory, told apart by a lock that ends with it. Logs to stderr as JSON lines.
  */
 import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { flushCompileCache } from 'node:module';
 import { join, resolve } from 'node:path';
 import { pino } from 'pino';
 import type { ClientCredentials, Endpoint } from '../aws/signed-client.ts';
@@ -57,7 +58,11 @@ export async function runHost(options: HostProcessOptions): Promise<void> {
     ...options,
     dataDir,
     log,
-    onConnected: () => writeFileSync(files.synced, `${new Date().toISOString()}\n`, { mode: 0o600 }),
+    onConnected() {
+      writeFileSync(files.synced, `${new Date().toISOString()}\n`, { mode: 0o600 });
+      // Written now, not at the end: this process may never come to a proper one.
+      flushCompileCache();
+    },
   });
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => agent.stop());
   // Whoever read our log has gone: that is no reason to stop serving volumes.
