@@ -1,11 +1,12 @@
-import type {
-  DecryptRequest,
-  DecryptResponse,
-  EncryptionAlgorithmSpec,
-  EncryptRequest,
-  EncryptResponse,
-  ReEncryptRequest,
-  ReEncryptResponse,
+import {
+  type DecryptRequest,
+  type DecryptResponse,
+  DryRunModifierType,
+  type EncryptionAlgorithmSpec,
+  type EncryptRequest,
+  type EncryptResponse,
+  type ReEncryptRequest,
+  type ReEncryptResponse,
 } from '@aws-sdk/client-kms';
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
@@ -22,7 +23,7 @@ import { type Key, type KeyStore, uuidText } from './key-store.ts';
 import { keyResource, parameters } from './trail.ts';
 
 const ciphertext = blob({ min: 1, max: 6144 });
-const dryRunModifiers = listOf(['IGNORE_CIPHERTEXT']);
+const dryRunModifiers = listOf(Object.values(DryRunModifierType));
 const symmetric: EncryptionAlgorithmSpec = 'SYMMETRIC_DEFAULT';
 
 const encrypt = (store: KeyStore) =>

@@ -1,4 +1,5 @@
 /** Constraints that many requests share. Source: KMS API reference. */
+import { EncryptionAlgorithmSpec } from '@aws-sdk/client-kms';
 import { AwsError } from '../aws/errors.ts';
 import { integer, list, oneOf, text } from '../aws/validate.ts';
 
@@ -12,7 +13,7 @@ export const markerText = text({ min: 1, max: 1024, pattern: /[\u0020-\u00FF]*/ 
 export const policyNameText = text({ min: 1, max: 128, pattern: /[\w]+/ });
 export const policyText = text({ min: 1, max: 131_072, pattern: /[\u0009\u000A\u000D\u0020-\u00FF]+/ });
 export const descriptionText = text({ min: 0, max: 8192 });
-export const encryptionAlgorithm = oneOf(['SYMMETRIC_DEFAULT', 'RSAES_OAEP_SHA_1', 'RSAES_OAEP_SHA_256', 'SM2PKE']);
+export const encryptionAlgorithm = oneOf(Object.values(EncryptionAlgorithmSpec));
 
 /** All keys and values of an encryption context together, in UTF-16 units. */
 const contextLengthMax = 8192;

@@ -1,5 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import type { CreateKeyRequest, CreateKeyResponse, KeyUsageType } from '@aws-sdk/client-kms';
+import {
+  type CreateKeyRequest,
+  type CreateKeyResponse,
+  CustomerMasterKeySpec,
+  KeySpec,
+  KeyUsageType,
+  OriginType,
+} from '@aws-sdk/client-kms';
 import type { Kysely } from 'kysely';
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
@@ -8,7 +15,7 @@ import { boolean, oneOf, structure, text, validate } from '../aws/validate.ts';
 import { accountAccess, type Conditions } from './access.ts';
 import { descriptionText, policyText } from './constraints.ts';
 import { keyMetadata, metadataRecord } from './key-metadata.ts';
-import { keySpecNames, newMaterial, usageOf } from './key-specs.ts';
+import { newMaterial, usageOf } from './key-specs.ts';
 import { type Key, type KeyStore, keyArn, type NewKey } from './key-store.ts';
 import { checkPolicy, defaultPolicy } from './policy-document.ts';
 import type { KmsTables } from './records.ts';
@@ -21,10 +28,10 @@ const keysMax = 100_000;
 const input = structure({
   Policy: policyText,
   Description: descriptionText,
-  KeyUsage: oneOf(['SIGN_VERIFY', 'ENCRYPT_DECRYPT', 'GENERATE_VERIFY_MAC', 'KEY_AGREEMENT']),
-  CustomerMasterKeySpec: oneOf(keySpecNames),
-  KeySpec: oneOf(keySpecNames),
-  Origin: oneOf(['AWS_KMS', 'EXTERNAL', 'AWS_CLOUDHSM', 'EXTERNAL_KEY_STORE']),
+  KeyUsage: oneOf(Object.values(KeyUsageType)),
+  CustomerMasterKeySpec: oneOf(Object.values(CustomerMasterKeySpec)),
+  KeySpec: oneOf(Object.values(KeySpec)),
+  Origin: oneOf(Object.values(OriginType)),
   CustomKeyStoreId: text({ min: 1, max: 64 }),
   BypassPolicyLockoutSafetyCheck: boolean(),
   Tags: tagList,

@@ -1,11 +1,13 @@
 import { randomBytes } from 'node:crypto';
-import type {
-  GenerateDataKeyRequest,
-  GenerateDataKeyResponse,
-  GenerateDataKeyWithoutPlaintextRequest,
-  GenerateDataKeyWithoutPlaintextResponse,
-  GenerateRandomRequest,
-  GenerateRandomResponse,
+import {
+  DataKeySpec,
+  type GenerateDataKeyRequest,
+  type GenerateDataKeyResponse,
+  type GenerateDataKeyWithoutPlaintextRequest,
+  type GenerateDataKeyWithoutPlaintextResponse,
+  type GenerateRandomRequest,
+  type GenerateRandomResponse,
+  KeyEncryptionMechanism,
 } from '@aws-sdk/client-kms';
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
@@ -32,7 +34,7 @@ import { parameters } from './trail.ts';
 
 const numberOfBytes = integer({ min: 1, max: 1024 });
 const recipient = structure({
-  KeyEncryptionAlgorithm: oneOf(['RSAES_OAEP_SHA_256']),
+  KeyEncryptionAlgorithm: oneOf(Object.values(KeyEncryptionMechanism)),
   AttestationDocument: blob({ min: 1, max: 262_144 }),
 });
 
@@ -40,7 +42,7 @@ const dataKeyMembers: Readonly<Record<string, Constraint>> = {
   KeyId: required(keyIdText),
   EncryptionContext: textMap(),
   NumberOfBytes: numberOfBytes,
-  KeySpec: oneOf(['AES_256', 'AES_128']),
+  KeySpec: oneOf(Object.values(DataKeySpec)),
   GrantTokens: grantTokenList,
   DryRun: boolean(),
 };

@@ -1,5 +1,5 @@
 /** What a grant may say. Source: API_CreateGrant; KMS developer guide, "Grants in AWS KMS". */
-import type { CreateGrantRequest } from '@aws-sdk/client-kms';
+import { type CreateGrantRequest, GrantOperation } from '@aws-sdk/client-kms';
 import { AwsError } from '../aws/errors.ts';
 import type { GrantStatement } from '../aws/service.ts';
 import { boolean, listOf, required, structure, text, textMap } from '../aws/validate.ts';
@@ -7,33 +7,13 @@ import { checkContext, grantTokenList, keyIdText, principalText } from './constr
 import { grantOperationsOf } from './key-specs.ts';
 import type { Key } from './key-store.ts';
 
-const everyOperation = [
-  'Decrypt',
-  'Encrypt',
-  'GenerateDataKey',
-  'GenerateDataKeyWithoutPlaintext',
-  'ReEncryptFrom',
-  'ReEncryptTo',
-  'Sign',
-  'Verify',
-  'GetPublicKey',
-  'CreateGrant',
-  'RetireGrant',
-  'DescribeKey',
-  'GenerateDataKeyPair',
-  'GenerateDataKeyPairWithoutPlaintext',
-  'GenerateMac',
-  'VerifyMac',
-  'DeriveSharedSecret',
-];
-
 export const createGrantInput = structure({
   KeyId: required(keyIdText),
   GranteePrincipal: principalText,
   RetiringPrincipal: principalText,
   GranteeServicePrincipal: principalText,
   RetiringServicePrincipal: principalText,
-  Operations: required(listOf(everyOperation)),
+  Operations: required(listOf(Object.values(GrantOperation))),
   Constraints: structure({
     EncryptionContextSubset: textMap(),
     EncryptionContextEquals: textMap(),

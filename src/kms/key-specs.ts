@@ -1,4 +1,7 @@
-/** What each key spec can be used for, with which algorithms, and how its material is made. Source: API_CreateKey. */
+/**
+ * What each key spec can be used for, with which algorithms, and how its material is made. SM2 exists in the China regions
+ * only, and is not here. Source: API_CreateKey.
+ */
 import { generateKeyPair, generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto';
 import type { GrantOperation, KeyMetadata, KeySpec, KeyUsageType } from '@aws-sdk/client-kms';
 import { AwsError } from '../aws/errors.ts';
@@ -20,6 +23,8 @@ const curve = (name: string, agrees: boolean): Spec => ({
 const hmac = (bytes: number): Spec => ({ usages: ['GENERATE_VERIFY_MAC'], material: bytes });
 const mlDsa = (size: number): Spec => ({ usages: ['SIGN_VERIFY'], material: { type: `ml-dsa-${size}` } });
 
+const mlKem = (size: number): Spec => ({ usages: ['ENCAPSULATE_DECAPSULATE'], material: { type: `ml-kem-${size}` } });
+
 const specs: Readonly<Record<string, Spec>> = {
   SYMMETRIC_DEFAULT: { usages: ['ENCRYPT_DECRYPT'], material: 32 },
   RSA_2048: rsa(2048),
@@ -37,10 +42,10 @@ const specs: Readonly<Record<string, Spec>> = {
   ML_DSA_44: mlDsa(44),
   ML_DSA_65: mlDsa(65),
   ML_DSA_87: mlDsa(87),
+  ML_KEM_512: mlKem(512),
+  ML_KEM_768: mlKem(768),
+  ML_KEM_1024: mlKem(1024),
 };
-
-/** Every key spec that the API knows; SM2 exists only in the China regions and is refused after validation. */
-export const keySpecNames: readonly string[] = [...Object.keys(specs), 'SM2'];
 
 /**
  * The usage of a new key.
@@ -102,12 +107,13 @@ function keyPairElsewhere({ options }: { options?: object }): Promise<KeyPair> {
 
 type Algorithms = Pick<
   KeyMetadata,
-  'EncryptionAlgorithms' | 'SigningAlgorithms' | 'MacAlgorithms' | 'KeyAgreementAlgorithms'
+  'EncryptionAlgorithms' | 'SigningAlgorithms' | 'MacAlgorithms' | 'KeyAgreementAlgorithms' | 'EncapsulationAlgorithms'
 >;
 
 /** The algorithms that DescribeKey lists for a key. */
 export function algorithmsOf(spec: KeySpec, usage: KeyUsageType): Algorithms {
   if (usage === 'GENERATE_VERIFY_MAC') return { MacAlgorithms: [spec.replace('HMAC_', 'HMAC_SHA_') as 'HMAC_SHA_256'] };
+  if (usage === 'ENCAPSULATE_DECAPSULATE') return { EncapsulationAlgorithms: ['ML_KEM'] };
   if (usage === 'KEY_AGREEMENT') return { KeyAgreementAlgorithms: ['ECDH'] };
   if (usage === 'ENCRYPT_DECRYPT')
     return {
@@ -160,6 +166,8 @@ export function grantOperationsOf(spec: string, usage: string): readonly GrantOp
       return [...everyKey, 'Sign', 'Verify', 'GetPublicKey'];
     case 'GENERATE_VERIFY_MAC':
       return [...everyKey, 'GenerateMac', 'VerifyMac'];
+    case 'ENCAPSULATE_DECAPSULATE':
+      return [...everyKey, 'Encapsulate', 'Decapsulate', 'GetPublicKey'];
     default:
       return [...everyKey, 'DeriveSharedSecret', 'GetPublicKey'];
   }

@@ -1,0 +1,154 @@
+/** What the key service's unit tests share: its operations on a database in memory, with a clock that they set. */
+import { randomBytes, randomUUID } from 'node:crypto';
+import type { AnyDatabase, Call, EventDraft, Principal } from '../aws/call.ts';
+import { ManualClock } from '../aws/clock.ts';
+import { AwsError } from '../aws/errors.ts';
+import type { AccessRequest, Operation, RecordDetails } from '../aws/service.ts';
+import { Signals } from '../aws/signals.ts';
+import { RootKey } from '../crypto/root-key.ts';
+import { migrate } from '../database/migrations.ts';
+import { SqliteDatabase } from '../database/sqlite.ts';
+import { createKms } from './index.ts';
+
+export const account = '123456789012';
+export const otherAccount = '210987654321';
+
+export const root = (ofAccount = account): Principal => ({
+  type: 'Root',
+  account: ofAccount,
+  arn: `arn:aws:iam::${ofAccount}:root`,
+  principalId: ofAccount,
+});
+
+export interface Caller {
+  readonly principal?: Principal;
+  readonly region?: string;
+  readonly via?: string;
+}
+
+/** What an operation left behind beside its answer. */
+export interface Trace {
+  access: AccessRequest[];
+  record: RecordDetails | undefined;
+  error: unknown;
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: answers of any operation.
+type Answer = any;
+
+export class TestKms {
+  readonly clock = new ManualClock(Date.UTC(2026, 0, 2, 3, 4, 5));
+  readonly database = new SqliteDatabase(':memory:');
+  readonly kms = createKms({ rootKey: new RootKey(randomBytes(32)) });
+  readonly events: Array<EventDraft & { account: string; region: string }> = [];
+  /** Decides what callers may do; everything, unless a test says otherwise. */
+  authorize: (call: Call, request: AccessRequest) => Promise<string | undefined> | string | undefined = () => undefined;
+  last: Trace = { access: [], record: undefined, error: undefined };
+
+  static async create(): Promise<TestKms> {
+    const test = new TestKms();
+    await test.database.run((db) => migrate(db, test.kms.migrations));
+    return test;
+  }
+
+  /** Makes a call as the pipeline would. */
+  run(name: string, input: object = {}, caller: Caller = {}): Promise<Answer> {
+    return this.#run(name, input, caller);
+  }
+
+  /** The error code and message of a call that must fail. */
+  async fails(name: string, input: object, caller: Caller = {}): Promise<{ code: string; message: string }> {
+    try {
+      await this.#run(name, input, caller);
+    } catch (error) {
+      if (!(error instanceof AwsError)) throw error;
+      return { code: error.code, message: error.message };
+    }
+    throw new Error(`${name} succeeded`);
+  }
+
+  async code(name: string, input: object, caller: Caller = {}): Promise<string> {
+    return (await this.fails(name, input, caller)).code;
+  }
+
+  /** A new key's metadata. */
+  async key(input: object = {}, caller: Caller = {}): Promise<{ KeyId: string; Arn: string } & Answer> {
+    return (await this.run('CreateKey', input, caller)).KeyMetadata;
+  }
+
+  async housekeeping(): Promise<void> {
+    await this.kms.housekeeping!(this.#call({ principal: service }));
+  }
+
+  async #run(name: string, input: object, caller: Caller): Promise<Answer> {
+    const operation = this.kms.operations[name]!;
+    const trace: Trace = { access: [], record: undefined, error: undefined };
+    this.last = trace;
+    let subject: unknown;
+    let output: unknown;
+    const outside = this.#call(caller);
+    const before = async (call: Call) => {
+      subject = await operation.resolve?.(call, input);
+      trace.access.push(...operation.access(call, input, subject));
+      for (const request of trace.access) {
+        const reason = await this.authorize(call, request);
+        if (reason) throw this.kms.accessDenied(call, { request, reason, explicit: false });
+      }
+    };
+    try {
+      if (operation.effect === 'waits') {
+        await outside.transaction(before);
+        output = await operation.handle(outside, input, subject);
+      } else {
+        output = await this.database.run(async (db) => {
+          const call = this.#call(caller, db);
+          await before(call);
+          return operation.handle(call, input, subject);
+        });
+      }
+      return output;
+    } catch (error) {
+      trace.error = error;
+      throw error;
+    } finally {
+      trace.record = operation.record?.(outside, input, output, subject);
+    }
+  }
+
+  #call(caller: Caller, db?: AnyDatabase): Call {
+    const { principal = root(), region = 'us-east-1', via } = caller;
+    const call: Call = {
+      requestId: randomUUID(),
+      principal,
+      account: principal.account,
+      region,
+      clock: this.clock,
+      sourceIp: '192.0.2.1',
+      userAgent: 'test',
+      via,
+      cancelled: new AbortController().signal,
+      get db(): AnyDatabase {
+        if (!db) throw new Error('the database is used outside a transaction');
+        return db;
+      },
+      transaction: (work) => this.database.run((inside) => work(this.#call(caller, inside))),
+      invoke: async <Output>(_service: string, name: string, input: object) => {
+        const operation = this.kms.operations[name] as Operation;
+        return (await operation.handle(call, input, await operation.resolve?.(call, input))) as Output;
+      },
+      asItself: (ofAccount, ofRegion) =>
+        this.#call({ principal: { ...service, account: ofAccount }, region: ofRegion }, db),
+      raise: () => {},
+      signals: new Signals(),
+      emit: (event) => void this.events.push({ ...event, account: principal.account, region }),
+    };
+    return call;
+  }
+}
+
+const service: Principal = {
+  type: 'AWSService',
+  account: 'aws',
+  arn: 'arn:aws:iam::aws:service/kms.amazonaws.com',
+  principalId: 'kms.amazonaws.com',
+};
