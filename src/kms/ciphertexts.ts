@@ -31,6 +31,7 @@ const encrypt = (store: KeyStore) =>
     name: 'Encrypt',
     effect: 'reads',
     aliases: true,
+    grantTokens: true,
     input: structure({
       KeyId: required(keyIdText),
       Plaintext: required(blob({ min: 1, max: 4096 })),

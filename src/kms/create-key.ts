@@ -125,7 +125,8 @@ function planOf(request: CreateKeyRequest): Plan {
 function newRow(call: Call, request: CreateKeyRequest, plan: Plan): NewKey {
   const keyId = randomUUID();
   const bypass = request.BypassPolicyLockoutSafetyCheck ?? false;
-  if (request.Policy) checkPolicy(call, request.Policy, keyArn({ ...call, key_id: keyId }), bypass);
+  if (request.Policy)
+    checkPolicy(call, request.Policy, keyArn({ region: call.region, account: call.account, key_id: keyId }), bypass);
   return {
     key_id: keyId,
     region: call.region,

@@ -53,6 +53,7 @@ export const dataKeyOperations = (store: KeyStore) => [
     name: 'GenerateDataKey',
     effect: 'reads',
     aliases: true,
+    grantTokens: true,
     input: structure({ ...dataKeyMembers, Recipient: recipient }),
     check(input) {
       checkDataKeyInput(input);
@@ -70,6 +71,7 @@ export const dataKeyOperations = (store: KeyStore) => [
     name: 'GenerateDataKeyWithoutPlaintext',
     effect: 'reads',
     aliases: true,
+    grantTokens: true,
     input: structure(dataKeyMembers),
     check: checkDataKeyInput,
     conditions: dataKeyConditions,

@@ -88,7 +88,7 @@ const deleteKey = (store: KeyStore) =>
     access: () => [],
     async resolve(call, { KeyId }) {
       const key = await store.byId(call.db, call.region, KeyId);
-      if (!key) throw keyNotFound(keyArn({ ...call, key_id: KeyId }));
+      if (!key) throw keyNotFound(keyArn({ region: call.region, account: call.account, key_id: KeyId }));
       return key;
     },
     async handle(call, _input, key) {

@@ -22,6 +22,8 @@ interface KeyOperation<Input extends KeyInput, Output> {
   readonly input: Constraint;
   /** Whether `KeyId` may be an alias. Default false. */
   readonly aliases?: boolean;
+  /** Whether the request may carry grant tokens. Default false. */
+  readonly grantTokens?: boolean;
   /** It changes the key, which nobody may do to an AWS managed one. Default false. */
   readonly changesKey?: boolean;
   /** What must hold of the input beyond its constraints. */
@@ -46,7 +48,7 @@ export function keyOperation<Input extends KeyInput, Output>(
     resolve(call, input) {
       validate(input, definition.input);
       definition.check?.(input);
-      checkGrantTokens(call, store, input.GrantTokens);
+      if (definition.grantTokens) checkGrantTokens(call, store, input.GrantTokens);
       return findKey(call, store, input.KeyId!, { aliases: definition.aliases ?? false });
     },
     access: (call, input, subject) => [keyAccess(call, subject, name, conditions?.(call, input))],

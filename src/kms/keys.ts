@@ -27,6 +27,7 @@ export const keyOperations = (store: KeyStore) => [
     name: 'DescribeKey',
     effect: 'reads',
     aliases: true,
+    grantTokens: true,
     input: structure({ KeyId: required(keyIdText), GrantTokens: grantTokenList }),
     parameters: ['KeyId'],
     handle: (_call, _input, key) => ({ KeyMetadata: keyMetadata(key) }),
