@@ -142,13 +142,13 @@ test('the trail shows the three key operations as AWS documents them', async () 
     resources: [{ ARN: key.Arn, accountId: '123456789012' }],
   });
   const grants = await trail('CreateGrant');
-  const grantee = `arn:aws:sts::123456789012:assumed-role/aws:ec2-infrastructure/${instance}`;
+  const principalId = `123456789012:aws:ec2-infrastructure:${instance}`;
   expect(grants).toHaveLength(2);
   expect(grants[0]).toMatchObject({
     eventSource: 'kms.amazonaws.com',
     readOnly: false,
     requestParameters: {
-      granteePrincipal: grantee,
+      granteePrincipal: principalId,
       operations: ['Decrypt'],
       constraints: { encryptionContextSubset: { 'aws:ebs:id': volume } },
     },
@@ -159,8 +159,8 @@ test('the trail shows the three key operations as AWS documents them', async () 
   expect(decrypts[0]).toMatchObject({
     userIdentity: {
       type: 'AssumedRole',
-      arn: grantee,
-      principalId: `123456789012:aws:ec2-infrastructure:${instance}`,
+      arn: `arn:aws:sts::123456789012:assumed-role/aws:ec2-infrastructure/${instance}`,
+      principalId,
       sessionContext: { sessionIssuer: { userName: 'aws:ec2-infrastructure' } },
     },
     requestParameters: { encryptionContext: { 'aws:ebs:id': volume }, encryptionAlgorithm: 'SYMMETRIC_DEFAULT' },

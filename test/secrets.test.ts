@@ -21,7 +21,7 @@ interface Inspection {
 const unitBytes = 4096;
 const at = 3 * 1024 * 1024;
 const written = Buffer.concat([
-  Buffer.from('nobody may find this sentence at rest. '.repeat(105)).subarray(0, unitBytes),
+  Buffer.from('nobody may find this sentence at rest. '.repeat(106)).subarray(0, unitBytes),
   randomBytes(7 * unitBytes),
 ]);
 

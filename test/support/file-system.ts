@@ -16,10 +16,12 @@ export async function withFileSystem(
   work: (directory: string) => Promise<void> | void,
 ): Promise<void> {
   const scratch = mkdtempSync(join(tmpdir(), 'coffer-mount-'));
-  const [file, mountPoint] = [join(scratch, 'nbd'), join(scratch, 'mnt')];
+  const [fuseDirectory, mountPoint] = [join(scratch, 'fuse'), join(scratch, 'mnt')];
+  mkdirSync(fuseDirectory);
   mkdirSync(mountPoint);
+  // nbdfuse mounts over the directory, and shows the volume as this one file in it.
+  const file = join(fuseDirectory, 'volume');
   const fuse = spawn('nbdfuse', [file, '--unix', socket], { stdio: ['ignore', 'ignore', 'pipe'] });
-  // nbdfuse serves one file when the mount point is a file name that doesn't exist: it makes it itself.
   let complaints = '';
   fuse.stderr.on('data', (chunk) => {
     complaints += chunk;
@@ -38,7 +40,7 @@ export async function withFileSystem(
       await run('umount', [mountPoint]);
     }
   } finally {
-    if (fuse.exitCode === null) await run('fusermount3', ['-u', file]).catch(() => fuse.kill());
+    if (fuse.exitCode === null) await run('fusermount3', ['-u', fuseDirectory]).catch(() => fuse.kill());
     await ended;
     rmSync(scratch, { recursive: true, force: true });
   }
