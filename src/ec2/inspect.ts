@@ -94,12 +94,13 @@ async function imageHost(call: Call, volume: VolumeRow): Promise<HostRow | undef
 
 export interface HostStatus {
   readonly HostId: string;
-  readonly Zones: readonly string[] | '*';
-  readonly DataDir: string;
-  readonly Version: string;
+  /** Whether it has synced within the last minute. */
+  readonly Connected: boolean;
+  readonly LastSeen: string;
   readonly StartedAt: string;
-  readonly LastSeenAt: string;
-  readonly Live: boolean;
+  readonly Zones: readonly string[] | '*';
+  readonly Version: string;
+  readonly DataDirectory: string;
   readonly Instances: number;
   readonly Attachments: { readonly Open: number; readonly Pending: number; readonly Failed: number };
   readonly Tasks: { readonly Waiting: number; readonly Failed: number };
@@ -149,12 +150,12 @@ export const describeHosts = operation<object, SystemStatus>({
         const observed = (state: string) => wished.filter((each) => each.observed === state).length;
         return {
           HostId: host.host_id,
-          Zones: JSON.parse(host.zones),
-          DataDir: host.data_dir,
-          Version: host.version,
+          Connected: isLive(call, host),
+          LastSeen: new Date(host.last_seen_at).toISOString(),
           StartedAt: new Date(host.started_at).toISOString(),
-          LastSeenAt: new Date(host.last_seen_at).toISOString(),
-          Live: isLive(call, host),
+          Zones: JSON.parse(host.zones),
+          Version: host.version,
+          DataDirectory: host.data_dir,
           Instances: instances.filter((instance) => instance.host_id === host.host_id).length,
           Attachments: { Open: observed('attached'), Pending: observed('none'), Failed: observed('failed') },
           Tasks: { Waiting: given.length, Failed: given.filter((task) => task.error !== null).length },
