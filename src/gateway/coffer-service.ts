@@ -5,7 +5,7 @@ import type { RootKey } from '../crypto/root-key.ts';
 import { listEvents } from '../events/list.ts';
 import { eventMigrations } from '../events/records.ts';
 import { purgeEvents } from '../events/retention.ts';
-import { createAccountOperation } from '../iam/accounts.ts';
+import { createAccountOperation, requireOperator } from '../iam/accounts.ts';
 import { createHostCredentials } from '../iam/hosts.ts';
 
 export function createCoffer(parts: {
@@ -24,7 +24,7 @@ export function createCoffer(parts: {
       CreateAccount: createAccountOperation(parts.rootKey),
       CreateHostCredentials: createHostCredentials(parts.rootKey, parts.forgetCredentials),
       ListEvents: listEvents,
-      ...parts.contributed,
+      ...Object.fromEntries(Object.entries(parts.contributed).map(([name, each]) => [name, guarded(each)])),
     },
     catalogue: {},
     migrations: eventMigrations,
@@ -35,5 +35,17 @@ export function createCoffer(parts: {
         { httpStatus: 403 },
       ),
     housekeeping: purgeEvents,
+  };
+}
+
+/** Services know no accounts, so that an operation of theirs is for the operator only is seen to here. */
+function guarded(operation: Operation): Operation {
+  if (operation.audience !== 'operator') return operation;
+  return {
+    ...operation,
+    async resolve(call, input) {
+      await requireOperator(call);
+      return operation.resolve?.(call, input);
+    },
   };
 }
