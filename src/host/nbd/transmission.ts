@@ -10,7 +10,7 @@ import type { Negotiated } from './handshake.ts';
 import { command, commandFlag, nbdError, requestBytes, requestMagic } from './protocol.ts';
 import { Replies } from './replies.ts';
 import { checkRequest, maxUnfragmentedBytes, newRequest, type Request } from './request.ts';
-import { maxUnparsedBytes, type Wire } from './wire.ts';
+import { maxUnparsedBytes, outputBytes, type Wire } from './wire.ts';
 
 /** Set aside at most so many requests per connection … */
 const maxInFlight = 256;
@@ -24,10 +24,13 @@ const readPieceBytes = 256 * 1024;
 const discardStepBytes = 64 * 1024 * 1024;
 const allocateStepBytes = 4 * 1024 * 1024;
 const maxExtents = 1024;
+/** Replies leave when there are so many bytes of them, so that the client works on them while we go on. */
+const batchBytes = 32 * 1024;
 /** Room that every reply but a read's data fits in: `maxExtents` descriptors and their header. */
 const replyRoomBytes = 16 * 1024;
 
 if (writePieceBytes + requestBytes > maxUnparsedBytes) throw new Error('a piece of a write must fit in the input');
+if (batchBytes + replyRoomBytes + maxUnfragmentedBytes > outputBytes) throw new Error('replies must fit in the output');
 
 /** The running totals of an export, and where the storage's failures are told. */
 export interface Accounts {
@@ -98,7 +101,7 @@ export class Transmission {
   #work(): boolean {
     const wire = this.#wire;
     while (!wire.stuck && !wire.closed) {
-      if (wire.room < replyRoomBytes && !wire.send()) return false;
+      if (wire.length >= batchBytes && !wire.send()) return false;
       if (this.#replying) {
         if (this.#replying.waiting) return false;
         this.#read(this.#replying);
@@ -208,7 +211,7 @@ export class Transmission {
         return;
       }
       this.#replies.data(request, piece);
-      if (piece >= 64 * 1024) wire.send();
+      if (wire.length >= batchBytes) wire.send();
     }
     this.#accounts.readBytes += request.length;
     if (request.length === 0) this.#replies.done(request);
