@@ -19,7 +19,7 @@ import { refuseRecipient } from './data-keys.ts';
 import { findKey, type KeySubject } from './identifiers.ts';
 import { checkGrantTokens, keyOperation, stopIfDryRun } from './key-operation.ts';
 import { requireEnabled } from './key-states.ts';
-import { type Key, type KeyStore, uuidText } from './key-store.ts';
+import { type Key, type KeyStore, keyMaterialId, uuidText } from './key-store.ts';
 import { keyResource, parameters } from './trail.ts';
 
 const ciphertext = blob({ min: 1, max: 6144 });
@@ -100,7 +100,7 @@ const decrypt = (store: KeyStore) =>
         KeyId: key.arn,
         Plaintext: plaintext!,
         EncryptionAlgorithm: symmetric,
-        KeyMaterialId: key.keyMaterialId,
+        KeyMaterialId: sourceMaterialId(source),
       };
     },
     record: (_call, input, _output, source) => ({
@@ -167,7 +167,7 @@ const reEncrypt = (store: KeyStore) =>
           KeyId: key.arn,
           SourceEncryptionAlgorithm: symmetric,
           DestinationEncryptionAlgorithm: symmetric,
-          SourceKeyMaterialId: source.key.keyMaterialId,
+          SourceKeyMaterialId: sourceMaterialId(source),
           DestinationKeyMaterialId: key.keyMaterialId,
         };
       } finally {
@@ -241,6 +241,12 @@ async function findSource(
   const key = sender && (await store.byId(call.db, call.region, uuidText(sender.keyId)));
   if (!key || key.account !== call.account) throw invalidCiphertext();
   return { key, isOtherKey: false, materialId: uuidText(sender.materialId) };
+}
+
+/** The API's name of the material that a ciphertext was made with, which need not be the key's current one. */
+function sourceMaterialId({ key, materialId }: Source): string | undefined {
+  if (!materialId || materialId === key.material_id) return key.keyMaterialId;
+  return keyMaterialId(key.key_id, materialId);
 }
 
 function checkSource(source: Source, operationName: string, algorithm: EncryptionAlgorithmSpec | undefined): void {

@@ -34,8 +34,8 @@ export interface Key extends Omit<KeyRow, 'grant_count'> {
 /** A key before it is stored. */
 export type NewKey = Omit<KeyRow, 'revision' | 'material_id' | 'grant_count'>;
 
-/** How many parsed keys and how many unsealed materials are kept in memory. */
-const cachedKeysMax = 4096;
+/** How many parsed keys (a policy may have 32 KiB) and how many unsealed materials are kept in memory. */
+const cachedKeysMax = 1024;
 const cachedMaterialsMax = 4096;
 
 export class KeyStore {
