@@ -53,11 +53,12 @@ function bind(): Libc {
   const { errno, load } = koffi;
   const library = load(null);
   const declare = (name: string, result: string, ...types: string[]) => library.func(name, result, types);
+  // On the 64-bit platforms that Node supports, off_t has 64 bits and the plain names are the right ones.
   const preadv2 = declare('preadv2', 'intptr_t', 'int', 'intptr_t', 'int', 'int64_t', 'int');
-  const pwrite = declare('pwrite64', 'intptr_t', 'int', 'intptr_t', 'size_t', 'int64_t');
-  const fallocate = declare('fallocate64', 'int', 'int', 'int', 'int64_t', 'int64_t');
-  const fadvise = declare('posix_fadvise64', 'int', 'int', 'int64_t', 'int64_t', 'int');
-  const lseek = declare('lseek64', 'int64_t', 'int', 'int64_t', 'int');
+  const pwrite = declare('pwrite', 'intptr_t', 'int', 'intptr_t', 'size_t', 'int64_t');
+  const fallocate = declare('fallocate', 'int', 'int', 'int', 'int64_t', 'int64_t');
+  const fadvise = declare('posix_fadvise', 'int', 'int', 'int64_t', 'int64_t', 'int');
+  const lseek = declare('lseek', 'int64_t', 'int', 'int64_t', 'int');
   const flock = declare('flock', 'int', 'int', 'int');
   const send = declare('send', 'intptr_t', 'int', 'intptr_t', 'size_t', 'int');
   const setsockopt = declare('setsockopt', 'int', 'int', 'int', 'int', 'intptr_t', 'uint32_t');

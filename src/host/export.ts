@@ -165,12 +165,15 @@ function startWorker(options: ExportOptions, stats: SharedArrayBuffer): Worker {
   const { dataKey, volumeId } = options;
   let key: ArrayBuffer | undefined;
   if (dataKey) {
-    if (dataKey.length !== dataKeyBytes) throw new RangeError(`a data key has ${dataKeyBytes} bytes`);
-    // From now on the process holds a key, and a core dump would, too.
-    libc().forbidDumps();
-    key = new ArrayBuffer(dataKeyBytes);
-    dataKey.copy(Buffer.from(key));
-    dataKey.fill(0);
+    try {
+      if (dataKey.length !== dataKeyBytes) throw new RangeError(`a data key has ${dataKeyBytes} bytes`);
+      // From now on the process holds a key, and a core dump would, too.
+      libc().forbidDumps();
+      key = new ArrayBuffer(dataKeyBytes);
+      dataKey.copy(Buffer.from(key));
+    } finally {
+      dataKey.fill(0);
+    }
   }
   const input: WorkerInput = {
     volumeId,
@@ -187,8 +190,9 @@ function startWorker(options: ExportOptions, stats: SharedArrayBuffer): Worker {
     name: volumeId,
     workerData: input,
     transferList: key ? [key] : [],
-    // The thread needs none of the process's environment, and its heap stays small: data lives outside of it.
-    env: {},
+    // The thread needs nothing of the process's environment but the cache of compiled code, without which it would load
+    // the TypeScript compiler: 11 MB more for each volume. Its heap stays small; data lives outside of it.
+    env: process.env.NODE_COMPILE_CACHE ? { NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE } : {},
     execArgv: [],
     resourceLimits: { maxOldGenerationSizeMb: 96, maxYoungGenerationSizeMb: 8 },
   });

@@ -102,7 +102,7 @@ function serve(
     const step = handshake.consume(wire.input.bytes.subarray(wire.start, wire.end));
     wire.start += step.consumed;
     if (!say(step.output) || step.next === 'close') {
-      clearTimeout(timer);
+      // The timer goes on: it ends a client that does not take its last answers.
       ending = true;
       wire.finish();
       return false;
