@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createVolumeImage } from '../blocks/images.ts';
 import { type ExportFailure, type ExportOptions, openExport, type VolumeExport } from './export.ts';
-import { TestClient } from './nbd/testing.ts';
+import { option } from './nbd/protocol.ts';
+import { greet, optionHeader, RawConnection, TestClient } from './nbd/testing.ts';
 
 const sizeBytes = 16 * 1024 * 1024;
 let directory: string;
@@ -123,6 +124,21 @@ describe('a volume export', () => {
     expect((await client.read(sizeBytes - 8192, 4096)).error).toBe(5);
     await expect.poll(() => failures).toHaveLength(1);
     expect(failures[0]).toMatchObject({ stopped: false, code: 'EIO' });
+  });
+
+  it('tells its owner when the thread dies, and can be opened again', async () => {
+    // A name of the wrong type makes the thread stumble as soon as a client asks for it.
+    const one = await openOne({ exportName: 5 as unknown as string });
+    const failures: ExportFailure[] = [];
+    one.onFailure((failure) => failures.push(failure));
+    const raw = new RawConnection(one.socketPath);
+    await greet(raw);
+    raw.send(optionHeader(option.list, 0));
+    await raw.closed;
+    await expect.poll(() => failures).toMatchObject([{ stopped: true }]);
+    await one.close();
+    const again = await openOne();
+    await (await TestClient.connect(again.socketPath)).disconnect();
   });
 
   it('costs a modest amount of memory', async () => {
