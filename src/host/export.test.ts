@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createVolumeImage } from '../blocks/images.ts';
 import { type ExportFailure, type ExportOptions, openExport, type VolumeExport } from './export.ts';
 import { option } from './nbd/protocol.ts';
-import { greet, optionHeader, RawConnection, TestClient } from './nbd/testing.ts';
+import { greet, optionHeader, RawConnection, TestClient } from './nbd/test-client.ts';
 
 const sizeBytes = 16 * 1024 * 1024;
 let directory: string;

@@ -107,7 +107,7 @@ export class Transmission {
         this.#read(this.#replying);
         continue;
       }
-      const next = this.#ready.shift();
+      const next = this.#ready.length > 0 ? this.#ready.shift() : undefined;
       if (next) {
         next();
         continue;

@@ -1,0 +1,94 @@
+import { randomBytes } from 'node:crypto';
+import fc from 'fast-check';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { command, commandFlag } from './protocol.ts';
+import { TestClient } from './test-client.ts';
+import { mib, size, startTestServer, type TestServer } from './test-server.ts';
+
+let server: TestServer;
+let socketPath: string;
+
+beforeEach(async () => {
+  server = await startTestServer();
+  ({ socketPath } = server);
+});
+afterEach(() => server.stop());
+
+describe('a volume', () => {
+  it('behaves like memory, whatever is asked over two connections, any alignment, cached or not', async () => {
+    const clients = await Promise.all([
+      TestClient.connect(socketPath),
+      TestClient.connect(socketPath, { structured: false }),
+    ]);
+    const area = 2 * mib;
+    const model = Buffer.alloc(size);
+    const operation = fc.record({
+      kind: fc.constantFrom('write', 'write', 'write', 'zero', 'allocate', 'trim', 'flush', 'cold'),
+      client: fc.nat(1),
+      fua: fc.boolean(),
+      // Few units, so that requests overlap and cut them often.
+      offset: fc.nat(40_000),
+      length: fc.oneof(fc.nat(600), fc.nat(20_000), fc.constant(area)),
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(operation, { minLength: 1, maxLength: 25 }), async (operations) => {
+        for (const { kind, client, fua, offset, length } of operations) {
+          const flags = fua ? commandFlag.fua : 0;
+          const one = clients[client]!;
+          let answer = { error: 0 };
+          if (kind === 'write') {
+            const data = randomBytes(length);
+            data.copy(model, offset);
+            answer = await one.write(offset, data, flags);
+          } else if (kind === 'zero' || kind === 'allocate') {
+            model.fill(0, offset, offset + length);
+            answer = await one.request(
+              command.writeZeroes,
+              offset,
+              length,
+              flags | (kind === 'allocate' ? commandFlag.noHole : 0),
+            );
+          } else if (kind === 'trim') {
+            // What a trim leaves is free to the server; here it discards the whole units.
+            const from = Math.ceil(offset / 4096) * 4096;
+            const to = Math.floor((offset + length) / 4096) * 4096;
+            if (to > from) model.fill(0, from, to);
+            answer = await one.request(command.trim, offset, length, flags);
+          } else if (kind === 'flush') {
+            answer = await one.request(command.flush, 0, 0);
+          } else {
+            await server.makeCold();
+          }
+          expect(answer.error).toBe(0);
+          const start = Math.max(0, offset - 5000);
+          const { data } = await clients[1 - client]!.read(start, length + 10_000);
+          expect(data.equals(model.subarray(start, start + length + 10_000))).toBe(true);
+        }
+      }),
+      { numRuns: 40 },
+    );
+    const { data } = await clients[0]!.read(0, area + 100_000);
+    expect(data.equals(model.subarray(0, area + 100_000))).toBe(true);
+    await Promise.all(clients.map((client) => client.disconnect()));
+  });
+
+  it('loses no bytes of concurrent writes to the same unit, on two connections, cached or not', async () => {
+    const clients = await Promise.all([TestClient.connect(socketPath), TestClient.connect(socketPath)]);
+    for (let round = 0; round < 6; round++) {
+      const model = randomBytes(16 * 4096);
+      await clients[0]!.write(0, model);
+      if (round % 2 === 1) await server.makeCold();
+      // Every 64th of every unit is written by alternating connections, all in flight together.
+      const writes: Promise<{ error: number }>[] = [];
+      for (let at = 0; at < model.length; at += 64) {
+        const data = randomBytes(64);
+        data.copy(model, at);
+        writes.push(clients[(at / 64) % 2]!.write(at, data));
+      }
+      expect((await Promise.all(writes)).every(({ error }) => error === 0)).toBe(true);
+      const { data } = await clients[0]!.read(0, model.length);
+      expect(data.equals(model)).toBe(true);
+    }
+    await Promise.all(clients.map((client) => client.disconnect()));
+  });
+});
