@@ -8,6 +8,7 @@ import { parseCredentials } from '../src/cli/credentials-file.ts';
 import { NbdClient } from '../src/cli/nbd-client.ts';
 import { run } from './support/client.ts';
 import { filesUnder, findIn, formsOf } from './support/files.ts';
+import { findInMemory, memoryOf } from './support/memory.ts';
 import { coffer, startServer, type TestServer } from './support/server.ts';
 import { Volumes } from './support/volumes.ts';
 
@@ -202,7 +203,10 @@ test('no secret is in the database, its log, the host log or any other file', ()
     const holds = holders[file.slice(server.dataDir.length + 1)];
     const sought = new Map([...needles].filter(([name]) => name !== holds));
     expect(findIn(file, sought), file).toBeUndefined();
+    if (holds) expect(findIn(file, needles), 'the search finds what is there').toBe(holds);
   }
+  const known = new Map([['the ciphertext', ciphertext.subarray(0, 64)]]);
+  expect(findIn(inspected.ImagePath, known), 'the search finds what is there').toBe('the ciphertext');
 });
 
 test('files that hold secrets, volumes and sockets are for their owner only', () => {
@@ -243,6 +247,39 @@ test("no secret is in any process's environment or command line", () => {
   expect(looked).toBeGreaterThan(4);
   for (const pid of [server.controlPlanePid, server.hostPid!]) {
     expect(readFileSync(`/proc/${pid}/limits`, 'utf8')).toMatch(/^Max core file size +0 +0/m);
+  }
+});
+
+test("making a volume leaves nothing of its data key in the control plane's memory", async () => {
+  const { KeyMetadata: key } = await server.awsCli('kms', 'create-key');
+  const made = await volumes.create({ KmsKeyId: key.Arn });
+  const memory = [...memoryOf(server.controlPlanePid)];
+  expect(
+    memory.some((piece) => piece.includes(made)),
+    'the search finds what is there',
+  ).toBe(true);
+  const { EncryptedDataKey, EncryptionContext } = await inspect(made);
+  const { Plaintext } = await decrypt(Buffer.from(EncryptedDataKey, 'base64'), EncryptionContext);
+  for (const [name, needle] of formsOf('the data key', Plaintext!)) {
+    expect(
+      memory.some((piece) => piece.includes(needle)),
+      name,
+    ).toBe(false);
+  }
+});
+
+test("detaching leaves nothing of the data key in the host's memory", async () => {
+  const needles = new Map([
+    ...formsOf('the data key', dataKey),
+    ['its first half', dataKey.subarray(0, 32)],
+    ['its second half', dataKey.subarray(32)],
+  ]);
+  expect(findInMemory(server.hostPid!, needles), 'the search finds what is there').toContain('its first half');
+  for (let round = 0; round < 2; round++) {
+    await volumes.detach(volume);
+    // What was in registers or on a stack of the thread that served it goes with the thread.
+    expect(findInMemory(server.hostPid!, needles)).toEqual([]);
+    await volumes.attach(volume, instance, '/dev/sdg');
   }
 });
 

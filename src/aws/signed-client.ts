@@ -8,6 +8,7 @@ import http from 'node:http';
 import https from 'node:https';
 import { SignatureV4 } from '@smithy/signature-v4';
 import { AwsError } from './errors.ts';
+import { exchangeInPlace } from './in-place-exchange.ts';
 
 export interface ClientCredentials {
   readonly accessKeyId: string;
@@ -66,18 +67,27 @@ export class SignedClient {
    * @throws {AwsError} the error the server answered @throws {Unreachable}
    */
   async send<Output>(request: SignedRequest): Promise<Output> {
-    const chunks = await this.sendForBytes(request);
-    return JSON.parse(Buffer.concat(chunks).toString('utf8')) as Output;
+    const { status, text } = await this.#exchange(request);
+    if (status === 200) return JSON.parse(text) as Output;
+    throw answeredError(status, text, this.endpoint.url);
   }
 
   /**
-   * Sends one request; the bytes of the answer as they arrived, for answers that hold secrets. The caller wipes them.
+   * Sends one request whose answer is a secret, on a connection of its own. The answer's body is a view of the only memory
+   * of this process that it was ever in (but for what TLS keeps); the caller wipes it.
    * @throws {AwsError} the error the server answered @throws {Unreachable}
    */
-  async sendForBytes(request: SignedRequest): Promise<Buffer[]> {
-    const { status, chunks } = await this.#exchange(request);
-    if (status === 200) return chunks;
-    throw answeredError(status, Buffer.concat(chunks).toString('utf8'), this.endpoint.url);
+  async sendForSecret(request: SignedRequest): Promise<Buffer> {
+    const { headers, body } = await this.#sign(request);
+    const signal = withTimeout(request);
+    let answer: { status: number; body: Buffer };
+    try {
+      answer = await exchangeInPlace(this.endpoint, headers, body, signal);
+    } catch (error) {
+      throw new Unreachable(this.endpoint.url, error);
+    }
+    if (answer.status === 200) return answer.body;
+    throw answeredError(answer.status, answer.body.toString('utf8'), this.endpoint.url);
   }
 
   /** Closes idle connections. */
@@ -85,16 +95,45 @@ export class SignedClient {
     this.#agent.destroy();
   }
 
-  async #exchange(request: SignedRequest): Promise<{ status: number; chunks: Buffer[] }> {
+  async #exchange(request: SignedRequest): Promise<{ status: number; text: string }> {
+    const { url, headers, body } = await this.#sign(request);
+    const { promise, resolve, reject } = Promise.withResolvers<{ status: number; text: string }>();
+    const signal = withTimeout(request);
+    const options = {
+      agent: this.#agent,
+      host: url.hostname,
+      port: url.port,
+      method: 'POST',
+      path: '/',
+      headers,
+      signal,
+    };
+    const outgoing = (url.protocol === 'https:' ? https : http).request(options, (answer) => {
+      const chunks: Buffer[] = [];
+      let length = 0;
+      answer.on('data', (chunk: Buffer) => {
+        chunks.push(chunk);
+        length += chunk.length;
+        if (length > answerBytesMax) outgoing.destroy(new Error(`an answer of over ${answerBytesMax} bytes`));
+      });
+      answer.on('end', () => resolve({ status: answer.statusCode ?? 0, text: Buffer.concat(chunks).toString('utf8') }));
+      answer.on('error', reject);
+    });
+    outgoing.on('error', reject);
+    outgoing.end(body);
+    try {
+      return await promise;
+    } catch (error) {
+      throw new Unreachable(this.endpoint.url, error);
+    }
+  }
+
+  async #sign(request: SignedRequest): Promise<{ url: URL; headers: Record<string, string>; body: Buffer }> {
     const url = new URL(this.endpoint.url);
     const body = Buffer.from(JSON.stringify(request.body));
-    const signer = new SignatureV4({
-      service: request.service,
-      region: request.region,
-      credentials: request.credentials,
-      sha256: NodeSha256,
-    });
-    const signed = await signer.sign({
+    const { service, region, credentials } = request;
+    const signer = new SignatureV4({ service, region, credentials, sha256: NodeSha256 });
+    const { headers } = await signer.sign({
       method: 'POST',
       protocol: url.protocol,
       hostname: url.hostname,
@@ -109,40 +148,13 @@ export class SignedClient {
       },
       body,
     });
-    const { promise, resolve, reject } = Promise.withResolvers<{ status: number; chunks: Buffer[] }>();
-    const signal = request.signal
-      ? AbortSignal.any([request.signal, AbortSignal.timeout(request.timeoutMs)])
-      : AbortSignal.timeout(request.timeoutMs);
-    const outgoing = (url.protocol === 'https:' ? https : http).request(
-      {
-        agent: this.#agent,
-        host: url.hostname,
-        port: url.port,
-        method: 'POST',
-        path: '/',
-        headers: signed.headers,
-        signal,
-      },
-      (answer) => {
-        const chunks: Buffer[] = [];
-        let length = 0;
-        answer.on('data', (chunk: Buffer) => {
-          chunks.push(chunk);
-          length += chunk.length;
-          if (length > answerBytesMax) outgoing.destroy(new Error(`an answer of over ${answerBytesMax} bytes`));
-        });
-        answer.on('end', () => resolve({ status: answer.statusCode ?? 0, chunks }));
-        answer.on('error', reject);
-      },
-    );
-    outgoing.on('error', reject);
-    outgoing.end(body);
-    try {
-      return await promise;
-    } catch (error) {
-      throw new Unreachable(this.endpoint.url, error);
-    }
+    return { url, headers, body };
   }
+}
+
+function withTimeout({ signal, timeoutMs }: SignedRequest): AbortSignal {
+  const timeout = AbortSignal.timeout(timeoutMs);
+  return signal ? AbortSignal.any([signal, timeout]) : timeout;
 }
 
 /** Our version, as user agents and reports show it. */

@@ -2,9 +2,9 @@
  * Asks KMS for a volume's data key, as EBS's hosts do: Decrypt of the encrypted data key, with the volume's encryption
  * context, as `aws:ec2-infrastructure/i-…`.
  *
- * The answer is read as bytes and decoded from them, because a string can't be wiped: of the plaintext key there is one
- * copy, the buffer returned, once the received chunks have been wiped. (What the kernel's socket buffers and, under TLS,
- * OpenSSL held is beyond us.)
+ * The answer is read as bytes and decoded from them, because a string can't be wiped: once the answer has been wiped there
+ * is one copy of the plaintext key, the buffer returned. (What the kernel's socket buffers and, under TLS, OpenSSL held is
+ * beyond us.)
  */
 import type { InstanceCredentials, VolumeEncryption } from '../aws/host-protocol.ts';
 import type { SignedClient } from '../aws/signed-client.ts';
@@ -22,7 +22,7 @@ export async function decryptDataKey(
   credentials: InstanceCredentials,
   signal: AbortSignal,
 ): Promise<Buffer> {
-  const chunks = await client.sendForBytes({
+  const answer = await client.sendForSecret({
     service: 'kms',
     target: 'TrentService.Decrypt',
     contentType: 'application/x-amz-json-1.1',
@@ -36,12 +36,10 @@ export async function decryptDataKey(
     timeoutMs: decryptTimeoutMs,
     signal,
   });
-  const answer = Buffer.concat(chunks);
   try {
     return plaintextOf(answer);
   } finally {
     answer.fill(0);
-    for (const chunk of chunks) chunk.fill(0);
   }
 }
 
@@ -49,16 +47,18 @@ export async function decryptDataKey(
  * The bytes of the member `Plaintext` of a JSON answer. @throws when it isn't there or isn't 64 bytes
  */
 export function plaintextOf(answer: Buffer): Buffer {
-  const start = /** after the opening quote */ valueStart(answer, '"Plaintext"');
+  const start = valueStart(answer, '"Plaintext"');
   const end = answer.indexOf('"', start);
   if (start < 0 || end < 0) throw new Error('KMS answered Decrypt without a plaintext');
-  const key = Buffer.alloc(dataKeyBytes);
+  // Not from Buffer.alloc: the garbage collector moves arrays of up to 64 bytes, and leaves copies where they were.
+  const key = Buffer.from(new ArrayBuffer(dataKeyBytes));
   const length = decodeBase64(answer.subarray(start, end), key);
   if (length === dataKeyBytes) return key;
   key.fill(0);
   throw new Error(`KMS answered a data key of ${length} bytes; a volume's has ${dataKeyBytes}`);
 }
 
+/** Where the text of a string member begins, after its opening quote; -1 when it isn't there. */
 function valueStart(json: Buffer, quotedName: string): number {
   const name = json.indexOf(quotedName);
   if (name < 0) return -1;
