@@ -203,6 +203,18 @@ describe('ReEncrypt', () => {
   });
 });
 
+test('ReEncrypt wants both keys enabled', async () => {
+  const [a, b] = [await kms.key(), await kms.key()];
+  const { CiphertextBlob } = await kms.run('Encrypt', { KeyId: a.KeyId, Plaintext: bytes('x') });
+  const input = { CiphertextBlob, DestinationKeyId: b.KeyId };
+  for (const { KeyId, Arn } of [a, b]) {
+    await kms.run('DisableKey', { KeyId });
+    expect(await kms.fails('ReEncrypt', input)).toEqual({ code: 'DisabledException', message: `${Arn} is disabled.` });
+    await kms.run('EnableKey', { KeyId });
+  }
+  await kms.run('ReEncrypt', input);
+});
+
 describe('GenerateDataKey', () => {
   test('gives a key of the size asked for, encrypted too', async () => {
     const { KeyId, Arn } = await kms.key();

@@ -313,6 +313,15 @@ describe('key states', () => {
   });
 });
 
+test('a key that is not due outlives even the order to destroy it', async () => {
+  const { KeyId } = await kms.key();
+  await kms.run('DeleteKey', { KeyId });
+  await kms.run('ScheduleKeyDeletion', { KeyId });
+  await kms.run('DeleteKey', { KeyId });
+  expect((await kms.run('DescribeKey', { KeyId })).KeyMetadata.KeyState).toBe('PendingDeletion');
+  expect(kms.events).toEqual([]);
+});
+
 describe('lists', () => {
   test('ListKeys goes through all keys, page by page', async () => {
     const keys = new Set<string>();

@@ -40,14 +40,9 @@ function newMarker(list: string, after: string): string {
 
 function openMarker(list: string, marker: string): string {
   try {
-    const opened = JSON.parse(Buffer.from(marker, 'base64').toString()) as unknown;
-    if (
-      Array.isArray(opened) &&
-      opened[0] === list &&
-      typeof opened[1] === 'string' &&
-      newMarker(list, opened[1]) === marker
-    )
-      return opened[1];
+    const [, after] = JSON.parse(Buffer.from(marker, 'base64').toString()) as unknown[];
+    // Made again it must be the same: of this list, and nothing added.
+    if (typeof after === 'string' && newMarker(list, after) === marker) return after;
   } catch {
     // Not one of ours; said below.
   }
