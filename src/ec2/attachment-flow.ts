@@ -167,6 +167,11 @@ async function attachmentOpened(call: Call, attachment: AttachmentRow, instance:
     .where('volume_id', '=', attachment.volume_id)
     .where('instance_id', '=', attachment.instance_id)
     .execute();
+  await tables(call)
+    .updateTable('ec2_volumes')
+    .set({ has_image: 1 })
+    .where('volume_id', '=', attachment.volume_id)
+    .execute();
   call.raise(volumeTopic(attachment.volume_id));
   await settleInstance(call, instance.instance_id);
 }

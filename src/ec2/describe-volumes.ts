@@ -25,6 +25,8 @@ import { volumeViews } from './volume-view.ts';
 
 const volumeIdsMax = 1000;
 const pageSizeMax = 1000;
+/** Up to so many volumes are looked up one by one rather than found by a walk over all. */
+const candidatesMax = 1000;
 
 /** Filter name → the column it looks at, as text. */
 const columns = {
@@ -93,21 +95,15 @@ export const describeVolumes = operation<DescribeVolumesRequest, DescribeVolumes
 
 /** All of these volumes that pass the filters, in the order of their creation; one unknown id fails the whole batch. */
 async function byIds(call: Call, ids: readonly string[], filters: readonly Filter[]): Promise<VolumeRow[]> {
-  const found = await tables(call)
-    .selectFrom('ec2_volumes')
-    .select('volume_id')
-    .where('volume_id', 'in', ids as string[])
-    .where('account', '=', call.account)
-    .where('region', '=', call.region)
-    .execute();
+  const found = await page(call, [], 0, ids.length, ids);
   if (found.length < ids.length) {
     const present = new Set(found.map((row) => row.volume_id));
     throw volumesNotFound(ids.filter((id) => !present.has(id)));
   }
-  return page(call, filters, 0, ids.length, ids);
+  return filters.length === 0 ? found : page(call, filters, 0, ids.length, ids);
 }
 
-/** Up to `limit` volumes after `start` that pass the filters. */
+/** Up to `limit` volumes after `start` that pass the filters; of `ids` only, when they are given. */
 async function page(
   call: Call,
   filters: readonly Filter[],
@@ -115,15 +111,41 @@ async function page(
   limit: number,
   ids?: readonly string[],
 ): Promise<VolumeRow[]> {
-  let query = tables(call)
-    .selectFrom('ec2_volumes')
-    .selectAll()
-    .where('account', '=', call.account)
-    .where('region', '=', call.region)
-    .where('seq', '>', start);
-  if (ids) query = query.where('volume_id', 'in', ids as string[]);
+  const candidates = ids ?? (await narrowed(call, filters));
+  let query = tables(call).selectFrom('ec2_volumes').selectAll();
   for (const filter of filters) query = query.where(condition(call, filter));
-  return query.orderBy('seq').limit(limit).execute();
+  if (!candidates) {
+    query = query.where('account', '=', call.account).where('region', '=', call.region).where('seq', '>', start);
+    return query.orderBy('seq').limit(limit).execute();
+  }
+  if (candidates.length === 0) return [];
+  // By id alone: asked for account or order too, the database would walk all of the account's volumes instead.
+  const rows = await query.where('volume_id', 'in', candidates as string[]).execute();
+  return rows
+    .filter((row) => row.account === call.account && row.region === call.region && row.seq > start)
+    .sort((a, b) => a.seq - b.seq)
+    .slice(0, limit);
+}
+
+/**
+ * The few volumes that a filter on tags, attachments or ids leaves, when there is one that leaves few: then those are
+ * looked up instead of searching all.
+ */
+async function narrowed(call: Call, filters: readonly Filter[]): Promise<readonly string[] | undefined> {
+  for (const filter of filters) {
+    const literals = filter.values.flatMap(({ literal }) => (literal === undefined ? [] : [literal]));
+    if (filter.name === 'volume-id' && literals.length === filter.values.length) return literals;
+    const inner = tagCondition(filter) ?? attachmentCondition(filter);
+    if (!inner) continue;
+    const table = tagCondition(filter) ? sql`ec2_tags t` : sql`ec2_attachments a`;
+    const id = tagCondition(filter) ? sql.ref('t.resource_id') : sql.ref('a.volume_id');
+    const { rows } = await sql<{ id: string }>`select distinct ${id} as id from ${table}
+      where account = ${call.account} and region = ${call.region} and ${inner} limit ${candidatesMax + 1}`.execute(
+      tables(call),
+    );
+    if (rows.length <= candidatesMax) return rows.map((row) => row.id);
+  }
+  return undefined;
 }
 
 function condition(call: Call, filter: Filter): Condition {
@@ -132,23 +154,17 @@ function condition(call: Call, filter: Filter): Condition {
     const column = sql.ref(`ec2_volumes.${columns[name as keyof typeof columns]}`);
     return textMatches(filter, textOf(name, column));
   }
-  if (name in attachmentColumns) {
-    const column = sql.ref(`a.${attachmentColumns[name as keyof typeof attachmentColumns]}`);
-    return ofAttachments(call, textMatches(filter, textOf(name, column)));
-  }
-  if (name.startsWith('tag:'))
-    return ofTags(call, sql<SqlBool>`t.key = ${name.slice(4)} and ${textMatches(filter, sql.ref('t.value'))}`);
+  const ofAttachment = attachmentCondition(filter);
+  if (ofAttachment) return ofAttachments(call, ofAttachment);
+  const ofTag = tagCondition(filter);
+  if (ofTag) return ofTags(call, ofTag);
   switch (name) {
-    case 'attachment.attach-time':
-      return ofAttachments(call, textMatches(filter, timeText(sql.ref('a.attached_at'))));
     case 'create-time':
       return textMatches(filter, timeText(sql.ref('ec2_volumes.created_at')));
     case 'availability-zone-id': {
       const zones = zonesOf(call.region).filter((zone) => matchesFilter(filter, zone.id));
       return zones.length === 0 ? never : sql`ec2_volumes.zone in (${sql.join(zones.map((zone) => zone.name))})`;
     }
-    case 'tag-key':
-      return ofTags(call, textMatches(filter, sql.ref('t.key')));
     // No volume comes from a snapshot or belongs to a service.
     case 'snapshot-id':
       return matchesFilter(filter, '') ? always : never;
@@ -158,6 +174,20 @@ function condition(call: Call, filter: Filter): Condition {
     default:
       return never;
   }
+}
+
+/** A filter on attachments as a condition on `ec2_attachments a`. */
+function attachmentCondition(filter: Filter): Condition | undefined {
+  if (filter.name === 'attachment.attach-time') return textMatches(filter, timeText(sql.ref('a.attached_at')));
+  const column = attachmentColumns[filter.name as keyof typeof attachmentColumns];
+  return column && textMatches(filter, textOf(filter.name, sql.ref(`a.${column}`)));
+}
+
+/** A filter on tags as a condition on `ec2_tags t`. */
+function tagCondition(filter: Filter): Condition | undefined {
+  if (filter.name === 'tag-key') return textMatches(filter, sql.ref('t.key'));
+  if (!filter.name.startsWith('tag:')) return undefined;
+  return sql<SqlBool>`t.key = ${filter.name.slice(4)} and ${textMatches(filter, sql.ref('t.value'))}`;
 }
 
 function ofAttachments(call: Call, inner: Condition): Condition {

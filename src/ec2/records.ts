@@ -38,6 +38,8 @@ export interface Ec2Tables {
     auto_enable_io: Flag;
     /** The host that may have made the image; null as long as none can have. */
     image_host_id: string | null;
+    /** 1 once it has been open: from then on a missing image is a lost one. */
+    has_image: Flag;
   };
   ec2_attachments: {
     volume_id: string;
@@ -215,6 +217,7 @@ export const ec2Migrations: readonly Migration[] = [
         .addColumn('created_at', 'integer', (column) => column.notNull())
         .addColumn('auto_enable_io', 'integer', (column) => column.notNull().defaultTo(0))
         .addColumn('image_host_id', 'text')
+        .addColumn('has_image', 'integer', (column) => column.notNull().defaultTo(0))
         .execute();
       await db.schema
         .createIndex('ec2_volumes_by_account')

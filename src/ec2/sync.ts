@@ -294,6 +294,7 @@ function desiredAttachment(attachment: AttachmentRow, volume: VolumeRow): Desire
     force: attachment.force === 1,
     sizeBytes: volume.size_gib * gib,
     readOnly: false,
+    hasImage: volume.has_image === 1,
     ...(isEncrypted
       ? {
           encryption: {

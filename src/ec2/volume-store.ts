@@ -33,6 +33,7 @@ const insertVolume = preparedQuery<{ seq: number }>((db) =>
       state: 'available',
       created_at: 0,
       auto_enable_io: 0,
+      has_image: 0,
     })
     .returning('seq'),
 );
@@ -91,6 +92,7 @@ export async function createVolume(call: Call, { settings, zone, key }: NewVolum
       state: 'available',
       created_at: call.clock.now(),
       auto_enable_io: 0,
+      has_image: 0,
     } as const;
     // The order of the columns is the order above and in the prepared insert.
     const inserted = await insertVolume(call, [
@@ -109,6 +111,7 @@ export async function createVolume(call: Call, { settings, zone, key }: NewVolum
       volume.state,
       volume.created_at,
       volume.auto_enable_io,
+      volume.has_image,
     ]);
     call.emit(volumeEvent(name, 'createVolume', 'available', { requestId: call.requestId }));
     return { ...volume, seq: inserted.rows[0]!.seq, image_host_id: null };
