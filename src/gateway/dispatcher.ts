@@ -63,7 +63,7 @@ export class Dispatcher {
   async dispatch(arrival: Arrival): Promise<Answer> {
     const { wire, requestId } = arrival;
     const authorization = tryAuthorization(wire);
-    const route = this.#router.route(wire, 'problem' in authorization ? undefined : authorization.service);
+    const route = this.#router.route(wire, 'problem' in authorization ? undefined : authorization.identity.service);
     const { service, handler } = route;
     let operationName = 'unknown';
     try {
@@ -91,7 +91,10 @@ export class Dispatcher {
   refuse(wire: Omit<WireRequest, 'body'>, requestId: string, refusal: (protocol: Protocol) => AwsError): Answer {
     const request = { ...wire, body: Buffer.alloc(0) };
     const authorization = tryAuthorization(request);
-    const route: Route = this.#router.route(request, 'problem' in authorization ? undefined : authorization.service);
+    const route: Route = this.#router.route(
+      request,
+      'problem' in authorization ? undefined : authorization.identity.service,
+    );
     const error = refusal(route.service?.protocol ?? 'awsJson1_1');
     const service = route.service?.name ?? 'unknown';
     const response = route.handler.encodeError(route.service, error, requestId);

@@ -200,8 +200,7 @@ class Server {
   #refuse(request: FastifyRequest, reply: FastifyReply, refusal: (protocol: Protocol) => AwsError): void {
     const answer = this.#dispatcher.refuse(wireHead(request.raw), randomUUID(), refusal);
     this.#metrics.count(answer.service, answer.operation, answer.code, 0);
-    reply.header('connection', 'close');
-    send(reply, answer);
+    send(reply, answer, true);
   }
 }
 
@@ -214,8 +213,13 @@ function blockPaths(services: readonly Service[]): string[] {
   return [...new Set(roots)].filter((root) => root !== undefined).map((root) => `/${root}/*`);
 }
 
-function send(reply: FastifyReply, { response }: Answer): void {
-  reply.code(response.status).headers(response.headers).send(response.body);
+/** Written past fastify, which would add a charset to content types that have none. */
+function send(reply: FastifyReply, { response }: Answer, isLast = false): void {
+  const { status, headers, body } = response;
+  const length = typeof body === 'string' ? Buffer.byteLength(body) : body.byteLength;
+  reply.hijack();
+  reply.raw.writeHead(status, { ...headers, 'Content-Length': length, ...(isLast ? { Connection: 'close' } : {}) });
+  reply.raw.end(body);
 }
 
 function wireHead(request: IncomingMessage): Omit<WireRequest, 'body'> {

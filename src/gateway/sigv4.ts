@@ -17,14 +17,13 @@ import type { WireRequest } from './protocols/protocol.ts';
 import { SigningKeys } from './signing-keys.ts';
 
 const algorithm = 'AWS4-HMAC-SHA256';
-const terminator = 'aws4_request';
+const requiredTerminator = 'aws4_request';
 const skewMaxMs = 5 * 60_000;
 const presignedMaxSeconds = 7 * 24 * 3600;
 const unsignedPayload = 'UNSIGNED-PAYLOAD';
 
-/** Who claims to have signed what, as the request says; nothing of it is verified yet. */
-export interface Authorization {
-  readonly isPresigned: boolean;
+/** Who claims to have signed, in which scope and which headers. */
+export interface Identity {
   readonly accessKeyId: string;
   /** `20300131/us-east-1/kms/aws4_request` */
   readonly scope: string;
@@ -33,6 +32,14 @@ export interface Authorization {
   readonly service: string;
   readonly terminator: string;
   readonly signedHeaders: readonly string[];
+  /** The same, as sent: separated by semicolons. */
+  readonly signedHeaderList: string;
+}
+
+/** A request's signature and all that is said about it; nothing of it is verified yet. */
+export interface Authorization {
+  readonly isPresigned: boolean;
+  readonly identity: Identity;
   /** 64 hexadecimal digits. */
   readonly signature: string;
   /** `20300131T235959Z` */
@@ -64,28 +71,40 @@ export function readAuthorization(request: Pick<WireRequest, 'headers' | 'query'
   return readHeader(header, request, query);
 }
 
-const usualHeader = /^AWS4-HMAC-SHA256 Credential=([^\s,=]+), ?SignedHeaders=([^\s,=]+), ?Signature=([0-9a-f]{64})$/;
+/** Where the header ends: the signature, 64 hexadecimal digits. What is before it a client repeats all day. */
+const signatureLength = 64;
+const identitiesMax = 1000;
+const identities = new Map<string, Identity>();
 
 function readHeader(
   header: string,
   request: Pick<WireRequest, 'headers'>,
   query: readonly QueryParameter[],
 ): Authorization {
-  const usual = usualHeader.exec(header);
-  const { Credential, SignedHeaders, Signature } = usual
-    ? { Credential: usual[1]!, SignedHeaders: usual[2]!, Signature: usual[3]! }
-    : headerParameters(header);
+  const beforeSignature = header.slice(0, -signatureLength);
+  const identity = identities.get(beforeSignature) ?? rememberIdentity(header, beforeSignature);
   const { timestamp, signedAtMs } = readDate(request);
   return {
     isPresigned: false,
-    ...readCredential(Credential),
-    signedHeaders: readSignedHeaders(SignedHeaders),
-    signature: readSignature(Signature),
+    identity: identity ?? readIdentity(headerParameters(header)),
+    signature: readSignature(identity ? header.slice(-signatureLength) : headerParameters(header).Signature),
     timestamp,
     signedAtMs,
     sessionToken: request.headers.get('x-amz-security-token'),
     query,
   };
+}
+
+/** Parses the part of a header in the usual form that stays the same, and keeps it; undefined for any other form. */
+function rememberIdentity(header: string, beforeSignature: string): Identity | undefined {
+  const usual = /^AWS4-HMAC-SHA256 Credential=([^\s,=]+), ?SignedHeaders=([^\s,=]+), ?Signature=[0-9a-f]{64}$/.exec(
+    header,
+  );
+  if (!usual) return undefined;
+  const identity = readIdentity({ Credential: usual[1]!, SignedHeaders: usual[2]! });
+  if (identities.size >= identitiesMax) identities.clear();
+  identities.set(beforeSignature, identity);
+  return identity;
 }
 
 /** The header's parts when it is written in an unusual way, or wrong. */
@@ -141,8 +160,10 @@ function readPresigned(query: readonly QueryParameter[]): Authorization {
   const timestamp = values.get('X-Amz-Date')!;
   return {
     isPresigned: true,
-    ...readCredential(values.get('X-Amz-Credential')!),
-    signedHeaders: readSignedHeaders(values.get('X-Amz-SignedHeaders')!),
+    identity: readIdentity({
+      Credential: values.get('X-Amz-Credential')!,
+      SignedHeaders: values.get('X-Amz-SignedHeaders')!,
+    }),
     signature: readSignature(values.get('X-Amz-Signature')!),
     timestamp,
     signedAtMs: readTimestamp(timestamp),
@@ -160,17 +181,27 @@ function requireAlgorithm(name: string): void {
     );
 }
 
-function readCredential(
-  credential: string,
-): Pick<Authorization, 'accessKeyId' | 'scope' | 'date' | 'region' | 'service' | 'terminator'> {
-  const parts = credential.split('/');
-  if (parts.length !== 5 || parts.some((part) => part === ''))
+function readIdentity(parts: { Credential: string; SignedHeaders: string }): Identity {
+  const credential = parts.Credential;
+  const elements = credential.split('/');
+  if (elements.length !== 5 || elements.includes(''))
     throw new AuthError(
       'incomplete',
       `Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got '${credential.slice(0, 256)}'`,
     );
-  const [accessKeyId, date, region, service, term] = parts as [string, string, string, string, string];
-  return { accessKeyId, scope: credential.slice(accessKeyId.length + 1), date, region, service, terminator: term };
+  const [accessKeyId, date, region, service, terminator] = elements as [string, string, string, string, string];
+  const scope = credential.slice(accessKeyId.length + 1);
+  const signedHeaders = readSignedHeaders(parts.SignedHeaders);
+  return {
+    accessKeyId,
+    scope,
+    date,
+    region,
+    service,
+    terminator,
+    signedHeaders,
+    signedHeaderList: parts.SignedHeaders,
+  };
 }
 
 function readSignedHeaders(list: string): readonly string[] {
@@ -203,13 +234,18 @@ function readDate(request: Pick<WireRequest, 'headers'>): { timestamp: string; s
   return { timestamp: basicFormat(signedAtMs), signedAtMs };
 }
 
+/** The last timestamp read: within a second, requests have the same. */
+let lastTimestamp = { text: '', timeMs: 0 };
+
 function readTimestamp(text: string): number {
+  if (text === lastTimestamp.text) return lastTimestamp.timeMs;
   const match = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/.exec(text);
   if (!match) throw badDate(text);
   const [, year, month, day, hour, minute, second] = match;
-  const time = Date.UTC(Number(year), Number(month) - 1, Number(day), Number(hour), Number(minute), Number(second));
-  if (basicFormat(time) !== text) throw badDate(text);
-  return time;
+  const timeMs = Date.UTC(Number(year), Number(month) - 1, Number(day), Number(hour), Number(minute), Number(second));
+  if (basicFormat(timeMs) !== text) throw badDate(text);
+  lastTimestamp = { text, timeMs };
+  return timeMs;
 }
 
 function badDate(text: string): AuthError {
@@ -250,13 +286,14 @@ export class SignatureVerifier {
     this.#requireTime(authorization);
     requireScope(authorization, policy);
     requireSignedMeaning(request, authorization);
-    const found = await this.#credentials.find(authorization.accessKeyId, authorization.sessionToken);
+    const { identity } = authorization;
+    const found = await this.#credentials.find(identity.accessKeyId, authorization.sessionToken);
     if ('problem' in found) {
       if (found.problem === 'expired')
         throw new AuthError('expiredToken', 'The security token included in the request is expired');
       throw new AuthError('unknownKey', 'The security token included in the request is invalid.');
     }
-    const headers = canonicalHeaders(request.headers, authorization.signedHeaders);
+    const headers = canonicalHeaders(request.headers, identity.signedHeaders);
     if (headers === undefined)
       throw new AuthError('mismatch', 'A header that SignedHeaders names is not in the request.');
     const requestHash = canonicalRequestHash({
@@ -264,15 +301,15 @@ export class SignatureVerifier {
       path: request.path,
       query: authorization.query,
       canonicalHeaders: headers,
-      signedHeaders: authorization.signedHeaders.join(';'),
+      signedHeaders: identity.signedHeaderList,
       payloadHash: payloadHash(request, authorization, policy),
     });
-    const key = this.#signingKeys.get(authorization, found.secretAccessKey);
+    const key = this.#signingKeys.get(identity, found.secretAccessKey);
     const expected = createHmac('sha256', key)
-      .update(`${algorithm}\n${authorization.timestamp}\n${authorization.scope}\n${requestHash}`)
+      .update(`${algorithm}\n${authorization.timestamp}\n${identity.scope}\n${requestHash}`)
       .digest();
     if (!timingSafeEqual(expected, Buffer.from(authorization.signature, 'hex'))) throw mismatch();
-    return { principal: found.principal, audience: found.audience, region: authorization.region };
+    return { principal: found.principal, audience: found.audience, region: identity.region };
   }
 
   #requireTime({ isPresigned, signedAtMs, timestamp, expiresSeconds }: Authorization): void {
@@ -298,25 +335,25 @@ export class SignatureVerifier {
 /** Region names are free, in AWS's form: `us-east-1`, or one's own, such as `berlin-1`. */
 const regionName = /^(?=.{3,32}$)[a-z][a-z0-9]*(?:-[a-z0-9]+)+$/;
 
-function requireScope(authorization: Authorization, policy: SignaturePolicy): void {
+function requireScope({ identity, timestamp }: Authorization, policy: SignaturePolicy): void {
+  const { date, region, service, terminator } = identity;
   const problems: string[] = [];
-  if (!regionName.test(authorization.region))
-    problems.push(`Credential should be scoped to a valid region, not '${authorization.region.slice(0, 64)}'. `);
-  if (authorization.service !== policy.service)
-    problems.push(`Credential should be scoped to correct service: '${policy.service}'. `);
-  if (authorization.terminator !== terminator)
+  if (!regionName.test(region))
+    problems.push(`Credential should be scoped to a valid region, not '${region.slice(0, 64)}'.`);
+  if (service !== policy.service) problems.push(`Credential should be scoped to correct service: '${policy.service}'.`);
+  if (terminator !== requiredTerminator)
     problems.push(
-      `Credential should be scoped with a valid terminator: '${terminator}', not '${authorization.terminator.slice(0, 64)}'. `,
+      `Credential should be scoped with a valid terminator: '${requiredTerminator}', not '${terminator.slice(0, 64)}'.`,
     );
-  if (!authorization.timestamp.startsWith(`${authorization.date}T`))
+  if (!timestamp.startsWith(date) || date.length !== 8)
     problems.push(
-      `Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '${authorization.date.slice(0, 64)}' != '${authorization.timestamp.slice(0, 8)}', from '${authorization.timestamp}'. `,
+      `Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '${date.slice(0, 64)}' != '${timestamp.slice(0, 8)}', from '${timestamp}'.`,
     );
-  if (problems.length > 0) throw new AuthError('mismatch', problems.join('').trimEnd());
+  if (problems.length > 0) throw new AuthError('mismatch', problems.join(' '));
 }
 
 /** Headers that say what is asked for must be covered by the signature, or a bystander could change them. */
-function requireSignedMeaning(request: WireRequest, { signedHeaders }: Authorization): void {
+function requireSignedMeaning(request: WireRequest, { identity: { signedHeaders } }: Authorization): void {
   for (const name of request.headers.keys()) {
     if (name.startsWith('x-amz-') && name !== 'x-amz-user-agent' && !signedHeaders.includes(name))
       throw new AuthError(
