@@ -101,6 +101,11 @@ export interface DesiredAttachment {
   readonly force: boolean;
   readonly sizeBytes: number;
   readonly readOnly: boolean;
+  /**
+   * The volume has been open before, so its image must be there. A missing one is then a lost one (a storage that is not
+   * mounted, say), and must never be replaced by an empty one.
+   */
+  readonly hasImage: boolean;
   /** Absent for a volume that is not encrypted. */
   readonly encryption?: VolumeEncryption;
 }

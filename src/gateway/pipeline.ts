@@ -10,6 +10,7 @@ import type { Database } from '../database/database.ts';
 import { type BusEvent, busEvent } from '../events/bus-event.ts';
 import { putEvents } from '../events/event-store.ts';
 import { authorize } from '../iam/authorize.ts';
+import { infrastructureRole } from '../iam/principals.ts';
 
 /** An authenticated request, its body decoded. */
 export interface PipelineRequest {
@@ -65,7 +66,13 @@ export class Pipeline {
   async execute(request: PipelineRequest): Promise<unknown> {
     const { service, operation } = request;
     const outbox: Outbox = { records: [], events: [], topics: [] };
-    const who: Caller = { ...request, account: request.principal.account };
+    const isHost = request.principal.sessionIssuer?.userName === infrastructureRole;
+    const who: Caller = {
+      ...request,
+      account: request.principal.account,
+      // As AWS shows it: where the host of an instance runs is no business of the account.
+      ...(isHost ? { sourceIp: internalAgent, userAgent: internalAgent } : {}),
+    };
     const audience = operation.audience ?? 'account';
     const isAllowedAudience =
       audience === 'operator'

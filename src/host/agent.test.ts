@@ -91,6 +91,7 @@ const plain: DesiredAttachment = {
   force: false,
   sizeBytes: 16 * mebibyte,
   readOnly: false,
+  hasImage: false,
 };
 const encrypted: DesiredAttachment = {
   ...plain,
@@ -194,6 +195,13 @@ test('tries a failed attachment of the same generation again', async () => {
   await becomes('failed');
   controlPlane.decryptAnswer = { status: 200, body: { Plaintext: randomBytes(64).toString('base64') } };
   await becomes('attached');
+});
+
+test('an image that was there before and is not is a failure, never an empty volume', async () => {
+  controlPlane.desire({ instances: [instance], attachments: [{ ...plain, hasImage: true }] });
+  await becomes('failed');
+  expect(reported()!.error!.message).toMatch(/image .* (missing|is not there|does not exist)/);
+  expect(existsSync(join(dataDir, 'volumes', `${volumeId}.img`))).toBe(false);
 });
 
 test('refuses a data key of the wrong length', async () => {

@@ -190,7 +190,7 @@ export class HostAgent {
     const dataKey = encryption ? await this.#dataKey(desired, encryption, signal) : undefined;
     try {
       signal.throwIfAborted();
-      ensureVolumeImage(imagePath, sizeBytes);
+      if (!desired.hasImage) ensureVolumeImage(imagePath, sizeBytes);
       const log = this.#options.log.child({ volume: volumeId });
       const opened = await openExport({ volumeId, imagePath, sizeBytes, dataKey, socketPath, readOnly, log });
       if (signal.aborted) {

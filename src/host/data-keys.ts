@@ -30,7 +30,6 @@ export async function decryptDataKey(
     credentials,
     body: {
       CiphertextBlob: encryption.encryptedDataKey,
-      KeyId: encryption.keyArn,
       EncryptionContext: encryption.encryptionContext,
     },
     timeoutMs: decryptTimeoutMs,
