@@ -4,6 +4,8 @@ import { AwsError } from './errors.ts';
 export const tagsPerResourceMax = 50;
 const keyLengthMax = 128;
 const valueLengthMax = 256;
+/** What XML can't carry: a tag with it could be set, but never be shown as it is. */
+const unprintable = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/;
 
 export interface TagInput {
   readonly Key?: string | undefined;
@@ -25,6 +27,8 @@ export function validateTags(tags: readonly TagInput[]): Map<string, string> {
         'InvalidParameterValue',
         `Tag value exceeds the maximum length of ${valueLengthMax} characters`,
       );
+    if (unprintable.test(key) || unprintable.test(value))
+      throw new AwsError('InvalidParameterValue', 'Tags cannot contain control characters');
     if (/^aws:/i.test(key))
       throw new AwsError('InvalidParameterValue', "Tag keys starting with 'aws:' are reserved for internal use");
     if (valid.has(key)) throw new AwsError('InvalidParameterValue', `Duplicate tag key '${key}' specified.`);

@@ -7,7 +7,7 @@ import {
   RunInstances$,
   type RunInstancesRequest,
 } from '@aws-sdk/client-ec2';
-import { formatArn } from '../aws/arn.ts';
+import { formatArn, partitionOf } from '../aws/arn.ts';
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import { newResourceId } from '../aws/ids.ts';
@@ -20,7 +20,7 @@ import { devicePath } from './devices.ts';
 import { invalidCombination, invalidValue, missingParameter, stopIfDryRun } from './errors.ts';
 import { instanceEvent } from './events.ts';
 import { hostTopic, instanceTopic, placeInZone } from './host-store.ts';
-import { checkImageId } from './images.ts';
+import { builtInImageId, checkImageId } from './images.ts';
 import { type Echoed, instanceViews, reservations } from './instance-store.ts';
 import { instanceTypes } from './instance-type-table.ts';
 import { type AttachmentRow, type InstanceRow, tables } from './records.ts';
@@ -71,6 +71,12 @@ export const runInstances = operation<RunInstancesRequest, Reservation, Launch>(
     };
     return [
       allow(call, 'RunInstances', instance, { ...context, ...requestTagContext(launch.instanceTags) }),
+      allow(
+        call,
+        'RunInstances',
+        `arn:${partitionOf(call.region)}:ec2:${call.region}::image/${builtInImageId}`,
+        context,
+      ),
       ...launch.volumes.map(({ settings, key }) =>
         allow(call, 'RunInstances', volume, {
           ...volumeContext({ ...settings, zone: launch.zone.name, encrypted: key === undefined ? 0 : 1 }),
