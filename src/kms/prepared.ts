@@ -8,8 +8,14 @@ import type { KmsTables } from './records.ts';
  */
 export function prepared<Row>(build: (db: Kysely<KmsTables>) => Compilable<Row>) {
   let compiled: CompiledQuery<Row> | undefined;
+  let compiledFor: object | undefined;
   return async (db: AnyDatabase, parameters: readonly unknown[]): Promise<readonly Row[]> => {
-    compiled ??= build(db).compile();
+    // SQL differs between databases, and a process may see more than one.
+    const { adapter } = db.getExecutor();
+    if (!compiled || compiledFor !== adapter) {
+      compiled = build(db).compile();
+      compiledFor = adapter;
+    }
     return (await db.executeQuery<Row>({ ...compiled, parameters })).rows;
   };
 }
