@@ -243,23 +243,14 @@ function luksImage(directory: string, name: string, sizeMib: number): string {
   const pass = join(directory, 'pass');
   writeFileSync(pass, 'benchmark', { mode: 0o600 });
   const image = join(directory, `${name}.luks`);
-  const { status, stderr } = spawnSync(
-    'qemu-img',
-    [
-      'create',
-      '-q',
-      '-f',
-      'luks',
-      `--object=secret,id=pass,file=${pass}`,
-      '-o',
-      'key-secret=pass,iter-time=200',
-      image,
-      `${sizeMib}M`,
-    ],
-    { encoding: 'utf8' },
-  );
-  if (status !== 0) throw new Error(`qemu-img create failed: ${stderr}`);
-  return image;
+  const args = ['create', '-q', '-f', 'luks', `--object=secret,id=pass,file=${pass}`];
+  args.push('-o', 'key-secret=pass,iter-time=500', image, `${sizeMib}M`);
+  // It times its key derivation first, and gives up when the machine is too busy for that.
+  for (let attempt = 1; ; attempt++) {
+    const { status, stderr } = spawnSync('qemu-img', args, { encoding: 'utf8' });
+    if (status === 0) return image;
+    if (attempt === 10) throw new Error(`qemu-img create failed: ${stderr}`);
+  }
 }
 
 async function startPeer(
