@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import { invalidValue } from './errors.ts';
-import { tables } from './records.ts';
+import { preparedQuery } from './records.ts';
 
 const tokenLengthMax = 64;
 /** How long a token is remembered after it was used, ms. */
@@ -15,6 +15,28 @@ export const tokenLifeMs = 30 * 24 * 3600 * 1000;
 interface TokenRequest {
   readonly ClientToken?: string | undefined;
 }
+
+const selectToken = preparedQuery<{ parameters_digest: string; resource_id: string }>((db) =>
+  db
+    .selectFrom('ec2_client_tokens')
+    .select(['parameters_digest', 'resource_id'])
+    .where('account', '=', '')
+    .where('region', '=', '')
+    .where('operation', '=', '')
+    .where('token', '=', ''),
+);
+
+const insertToken = preparedQuery<never>((db) =>
+  db.insertInto('ec2_client_tokens').values({
+    account: '',
+    region: '',
+    operation: '',
+    token: '',
+    parameters_digest: '',
+    resource_id: '',
+    created_at: 0,
+  }),
+);
 
 /** @throws {AwsError} InvalidParameterValue */
 export function checkClientToken(input: TokenRequest): void {
@@ -31,14 +53,8 @@ export function checkClientToken(input: TokenRequest): void {
  */
 export async function earlierResult(call: Call, operation: string, input: TokenRequest): Promise<string | undefined> {
   if (!input.ClientToken) return undefined;
-  const row = await tables(call)
-    .selectFrom('ec2_client_tokens')
-    .select(['parameters_digest', 'resource_id'])
-    .where('account', '=', call.account)
-    .where('region', '=', call.region)
-    .where('operation', '=', operation)
-    .where('token', '=', input.ClientToken)
-    .executeTakeFirst();
+  const { rows } = await selectToken(call, [call.account, call.region, operation, input.ClientToken]);
+  const row = rows[0];
   if (row && row.parameters_digest !== digestOf(input)) throw tokenMismatch(input.ClientToken);
   return row?.resource_id;
 }
@@ -57,18 +73,15 @@ export async function rememberResult(
   resourceId: string,
 ): Promise<void> {
   if (!input.ClientToken) return;
-  await tables(call)
-    .insertInto('ec2_client_tokens')
-    .values({
-      account: call.account,
-      region: call.region,
-      operation,
-      token: input.ClientToken,
-      parameters_digest: digestOf(input),
-      resource_id: resourceId,
-      created_at: call.clock.now(),
-    })
-    .execute();
+  await insertToken(call, [
+    call.account,
+    call.region,
+    operation,
+    input.ClientToken,
+    digestOf(input),
+    resourceId,
+    call.clock.now(),
+  ]);
 }
 
 function digestOf(input: object): string {

@@ -1,5 +1,6 @@
 /** The tables of EC2: volumes, attachments, instances, tags, account settings, hosts and their tasks. */
 import {
+  type Compilable,
   type CompiledQuery,
   type Generated,
   type Insertable,
@@ -175,7 +176,7 @@ export function tables(call: Call): Ec2Database {
  * A query whose text is built once, for paths where building it each time would cost more than running it.
  * @param build makes the query with stand-in parameters; `run` takes the real ones, in the order they stand in the text
  */
-export function preparedQuery<Row>(build: (db: Ec2Database) => { compile(): CompiledQuery<Row> }) {
+export function preparedQuery<Row>(build: (db: Ec2Database) => Compilable<Row>) {
   const compiled = new WeakMap<AnyDatabase, CompiledQuery<Row>>();
   return (call: Call, parameters: readonly unknown[]): Promise<QueryResult<Row>> => {
     let query = compiled.get(call.db);

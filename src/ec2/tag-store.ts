@@ -3,7 +3,7 @@ import type { TagSpecification } from '@aws-sdk/client-ec2';
 import type { Call } from '../aws/call.ts';
 import { validateTags } from '../aws/tags.ts';
 import { invalidValue } from './errors.ts';
-import { tables } from './records.ts';
+import { preparedQuery, tables } from './records.ts';
 
 export type Tags = ReadonlyMap<string, string>;
 export const noTags: Tags = new Map();
@@ -31,25 +31,19 @@ export function tagsFromSpecifications(
   return byType;
 }
 
-/** Sets tags; one that is there already gets the new value. */
-export async function putTags(call: Call, resourceType: string, resourceId: string, tags: Tags): Promise<void> {
-  if (tags.size === 0) return;
-  await tables(call)
+const putTag = preparedQuery<never>((db) =>
+  db
     .insertInto('ec2_tags')
-    .values(
-      [...tags].map(([key, value]) => ({
-        resource_id: resourceId,
-        account: call.account,
-        region: call.region,
-        resource_type: resourceType,
-        key,
-        value,
-      })),
-    )
+    .values({ resource_id: '', account: '', region: '', resource_type: '', key: '', value: '' })
     .onConflict((conflict) =>
       conflict.columns(['resource_id', 'key']).doUpdateSet((set) => ({ value: set.ref('excluded.value') })),
-    )
-    .execute();
+    ),
+);
+
+/** Sets tags; one that is there already gets the new value. */
+export async function putTags(call: Call, resourceType: string, resourceId: string, tags: Tags): Promise<void> {
+  for (const [key, value] of tags)
+    await putTag(call, [resourceId, call.account, call.region, resourceType, key, value]);
 }
 
 export async function dropTags(call: Call, resourceId: string): Promise<void> {
