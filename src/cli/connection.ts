@@ -88,33 +88,32 @@ export class Connection {
   }
 
   #commandError(error: unknown): unknown {
-    const { name, message, code, $metadata } = error as Error & {
-      code?: string;
-      $metadata?: { httpStatusCode?: number };
-    };
-    const isNetwork = error instanceof Unreachable || /^(ECONN|ENOTFOUND|EHOSTUNREACH|ETIMEDOUT)/.test(code ?? '');
-    if (isNetwork)
-      return new CommandError(
-        `no server answers at ${this.endpoint.url} (${reason(error)}); is it running?`,
-        exitCodes.unavailable,
-        {
-          cause: error,
-        },
-      );
-    const isRefusal = error instanceof AwsError || $metadata?.httpStatusCode !== undefined;
-    if (!isRefusal) return error;
-    const errorCode = error instanceof AwsError ? error.code : name;
-    const isAboutWho = /UnrecognizedClient|InvalidClientToken|InvalidSignature|SignatureDoesNotMatch|AuthFailure/.test(
-      errorCode,
-    );
-    const hint = isAboutWho ? ` The credentials came from ${this.credentialsSource}.` : '';
-    return new CommandError(`${errorCode}: ${message}${hint}`, exitCodes.failed, { cause: error });
+    const { name, message, $metadata } = error as Error & { $metadata?: { httpStatusCode?: number } };
+    if (error instanceof AwsError || $metadata?.httpStatusCode !== undefined) {
+      const code = error instanceof AwsError ? error.code : name;
+      const hint = aboutWho.test(code) ? ` The credentials came from ${this.credentialsSource}.` : '';
+      return new CommandError(`${code}: ${message}${hint}`, exitCodes.failed, { cause: error });
+    }
+    const network = networkError(error);
+    if (!network) return error;
+    const { url } = this.endpoint;
+    const advice = /CERT|SIGNATURE|ALTNAME/.test(network)
+      ? `the certificate of ${url} is not trusted (${network}); if it is the server's own, name it with --ca-file`
+      : `no server answers at ${url} (${network}); is it running?`;
+    return new CommandError(advice, exitCodes.unavailable, { cause: error });
   }
 }
 
-function reason(error: unknown): string {
-  const cause = (error as Error).cause as NodeJS.ErrnoException | undefined;
-  return cause?.code ?? cause?.message ?? (error as NodeJS.ErrnoException).code ?? (error as Error).message;
+const aboutWho = /UnrecognizedClient|InvalidClientToken|InvalidSignature|SignatureDoesNotMatch|AuthFailure/;
+
+/** The code of an error that kept a request from being answered, or undefined when `error` is another kind. */
+function networkError(error: unknown): string | undefined {
+  const { code, name } = error as NodeJS.ErrnoException;
+  if (error instanceof Unreachable) {
+    const cause = error.cause as NodeJS.ErrnoException;
+    return cause.code ?? cause.message;
+  }
+  return code ?? (name === 'TimeoutError' ? name : undefined);
 }
 
 function checkUrl(text: string): string {
