@@ -58,7 +58,8 @@ export interface Call {
 
   /**
    * Calls another service's operation through the same pipeline, for the same principal, on behalf of which this service
-   * acts (`via`): authorized and recorded like any call. Inside a transaction it joins it.
+   * acts (`via`): authorized and recorded like any call. Inside a transaction it joins it; outside of one it is a call of
+   * its own, durable when it resolves (and may be one that waits).
    * @throws {AwsError} what the operation throws
    */
   invoke<Output>(service: string, operation: string, input: object): Promise<Output>;

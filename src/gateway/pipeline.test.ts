@@ -68,6 +68,18 @@ const operations: Record<string, Operation> = {
       return {};
     },
   }),
+  Errand: operation<object, object>({
+    name: 'Errand',
+    effect: 'waits',
+    access: () => [mine],
+    async handle(call) {
+      await call.invoke('shop', 'Put', { item: 'bread' });
+      await call.invoke('shop', 'Deliver', {});
+      const inside = call.transaction((own) => own.invoke('shop', 'Deliver', {}));
+      await expect(inside).rejects.toThrow(/can't be invoked inside a transaction/);
+      throw new AwsError('Rain', 'Went home.');
+    },
+  }),
   Forbidden: operation({
     name: 'Forbidden',
     effect: 'writes',
@@ -183,6 +195,12 @@ describe('Pipeline', () => {
     await expect(execute('Deliver', { fail: true })).rejects.toThrow('Lost on the way.');
     expect(await items()).toEqual(['parcel', 'parcel']);
     expect((await trail()).map((record) => record.errorCode)).toEqual([undefined, 'Lost']);
+  });
+
+  it('lets a waiting call invoke others, each a call of its own that stays done', async () => {
+    await expect(execute('Errand')).rejects.toThrow('Went home.');
+    expect(await items()).toEqual(['bread', 'parcel']);
+    expect((await trail()).map((record) => record.eventName)).toEqual(['Put', 'Deliver', 'Errand']);
   });
 
   it('refuses before the operation runs, and records the refusal', async () => {

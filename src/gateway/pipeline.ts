@@ -267,10 +267,11 @@ export class Pipeline {
     return call;
   }
 
+  /** One service's call of another: inside the transaction that is open, or, when none is, as a call of its own. */
   async #invoke<Output>(
     who: Caller,
     from: Service,
-    parent: Call,
+    db: AnyDatabase | undefined,
     serviceName: string,
     operationName: string,
     input: object,
@@ -280,24 +281,28 @@ export class Pipeline {
     const operation = service?.operations[operationName];
     if (!service || !operation)
       throw new Error(`${from.name} invokes ${serviceName}:${operationName}, which does not exist`);
-    if (operation.effect === 'waits') throw new Error(`${serviceName}:${operationName} waits and can't be invoked`);
-    const nested = this.#call(
-      {
-        principal: who.principal,
-        account: who.account,
-        region: who.region,
-        cancelled: who.cancelled,
-        requestId: randomUUID(),
-        sourceIp: internalAgent,
-        userAgent: internalAgent,
-        via: from.eventSource,
-      },
-      service,
-      operation,
-      outbox,
-      parent.db,
-    );
-    const outcome = await this.#attempt(nested, service, operation, input, outbox);
+    const nested: Caller = {
+      principal: who.principal,
+      account: who.account,
+      region: who.region,
+      cancelled: who.cancelled,
+      requestId: randomUUID(),
+      sourceIp: internalAgent,
+      userAgent: internalAgent,
+      via: from.eventSource,
+    };
+    if (!db) {
+      const own: Outbox = { records: [], events: [], topics: [] };
+      const output =
+        operation.effect === 'waits'
+          ? await this.#executeWaiting(nested, service, operation, input, own)
+          : await this.#executeAtOnce(nested, service, operation, input, own);
+      return output as Output;
+    }
+    if (operation.effect === 'waits')
+      throw new Error(`${serviceName}:${operationName} waits and can't be invoked inside a transaction`);
+    const call = this.#call(nested, service, operation, outbox, db);
+    const outcome = await this.#attempt(call, service, operation, input, outbox);
     if ('error' in outcome) throw outcome.error;
     return outcome.output as Output;
   }
