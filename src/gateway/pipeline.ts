@@ -260,7 +260,7 @@ export class Pipeline {
       },
       asItself: (account, region) =>
         pipeline.#call(asService(service, account, region, who.cancelled), service, operation, outbox, db),
-      invoke: (name, operationName, input) => pipeline.#invoke(who, service, call, name, operationName, input, outbox),
+      invoke: (name, operationName, input) => pipeline.#invoke(who, service, db, name, operationName, input, outbox),
       raise: (topic) => void outbox.topics.push(topic),
       emit: (event: EventDraft) => void outbox.events.push(busEvent(call, event)),
     };
