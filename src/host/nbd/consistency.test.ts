@@ -91,4 +91,43 @@ describe('a volume', () => {
     }
     await Promise.all(clients.map((client) => client.disconnect()));
   });
+
+  it('gets every byte right when requests pour in faster than a client takes its replies', async () => {
+    const slow = await TestClient.connect(socketPath);
+    const fixed = randomBytes(4 * mib);
+    const slotBytes = 70_000;
+    const written = Buffer.alloc(300 * slotBytes);
+    await slow.write(0, fixed, commandFlag.fua);
+    for (const cold of [false, true]) {
+      if (cold) await server.makeCold();
+      const answers: Promise<void>[] = [];
+      // Stops and starts reading, so that the server is stuck, pauses its input, and resumes, many times.
+      const brake = setInterval(() => {
+        slow.raw.socket.pause();
+        setTimeout(() => slow.raw.socket.resume(), 5);
+      }, 12);
+      for (let slot = 0; slot < 300; slot++) {
+        const data = randomBytes(1 + ((slot * 7919) % slotBytes));
+        data.copy(written, slot * slotBytes);
+        answers.push(
+          slow.write(8 * mib + slot * slotBytes, data).then(({ error }) => {
+            expect(error).toBe(0);
+          }),
+        );
+        const offset = (slot * 104_729) % (3 * mib);
+        const length = 1 + ((slot * 15_485) % mib);
+        answers.push(
+          slow.read(offset, length).then(({ data: read }) => {
+            expect(read.equals(fixed.subarray(offset, offset + length))).toBe(true);
+          }),
+        );
+      }
+      await Promise.all(answers);
+      clearInterval(brake);
+      slow.raw.socket.resume();
+      const { data } = await slow.read(8 * mib, written.length);
+      expect(data.equals(written)).toBe(true);
+    }
+    await slow.disconnect();
+  });
 });
