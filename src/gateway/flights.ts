@@ -1,17 +1,20 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Limits } from './limits.ts';
 
+type FlightLimits = Pick<Limits, 'inFlightMax' | 'inFlightBodyMaxBytes' | 'bodyMaxBytes'>;
+
 /**
  * The requests that are being received or answered. Bounded in number and in the memory that their bodies may take; a
  * request beyond the bounds is refused at once.
  */
 export class Flights {
-  readonly #limits: Pick<Limits, 'inFlightMax' | 'inFlightBodyMaxBytes'>;
+  readonly #limits: FlightLimits;
   readonly #controllers = new Map<ServerResponse, AbortController>();
-  #bodyBytes = 0;
+  /** Bytes taken by bodies: blocks of data have room of their own, so that they never crowd out other requests. */
+  readonly #bodyBytes = { block: 0, other: 0 };
   #isClosing = false;
 
-  constructor(limits: Pick<Limits, 'inFlightMax' | 'inFlightBodyMaxBytes'>) {
+  constructor(limits: FlightLimits) {
     this.#limits = limits;
   }
 
@@ -27,14 +30,15 @@ export class Flights {
   admit(request: IncomingMessage, response: ServerResponse, bodyLimit: number): boolean {
     const bytes = Math.min(bodyLimit, declaredLength(request) ?? bodyLimit);
     if (this.count >= this.#limits.inFlightMax) return false;
-    if (this.#bodyBytes + bytes > this.#limits.inFlightBodyMaxBytes) return false;
+    const kind = bodyLimit > this.#limits.bodyMaxBytes ? 'block' : 'other';
+    if (this.#bodyBytes[kind] + bytes > this.#limits.inFlightBodyMaxBytes) return false;
     const controller = new AbortController();
     if (this.#isClosing) controller.abort();
     this.#controllers.set(response, controller);
-    this.#bodyBytes += bytes;
+    this.#bodyBytes[kind] += bytes;
     response.once('close', () => {
       this.#controllers.delete(response);
-      this.#bodyBytes -= bytes;
+      this.#bodyBytes[kind] -= bytes;
       if (!response.writableFinished) controller.abort();
     });
     return true;

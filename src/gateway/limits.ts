@@ -13,7 +13,10 @@ export interface Limits {
   /** Without a byte either way, ms; longer than any operation waits (a host's Sync: 20 s). */
   readonly idleTimeoutMs: number;
   readonly connectionsMax: number;
-  /** Requests being received or answered, and the bytes that their bodies may take together. */
+  /**
+   * Requests being received or answered; and the bytes that their bodies may take together, once for blocks of data and
+   * once for all others.
+   */
   readonly inFlightMax: number;
   readonly inFlightBodyMaxBytes: number;
   /** How long shutting down waits for requests in flight, ms. */
@@ -30,6 +33,6 @@ export const defaultLimits: Limits = {
   idleTimeoutMs: 120_000,
   connectionsMax: 4096,
   inFlightMax: 1024,
-  inFlightBodyMaxBytes: 256 * 1024 * 1024,
+  inFlightBodyMaxBytes: 128 * 1024 * 1024,
   drainMs: 10_000,
 };

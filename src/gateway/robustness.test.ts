@@ -263,6 +263,29 @@ describe('bodies', () => {
     await stillServes();
   });
 
+  test('one kind of body never crowds out the other', async () => {
+    await start(undefined, { inFlightBodyMaxBytes: 20 * 1024 * 1024 });
+    const head = (path: string, length: number) =>
+      `POST ${path} HTTP/1.1\r\nHost: a\r\nContent-Length: ${length}\r\n\r\n`;
+    open().write(head('/snapshots/a', 16 * 1024 * 1024));
+    await expect.poll(() => metric('coffer_requests_in_flight')).toBe(1);
+    expect(await conversation(head('/snapshots/a', 16 * 1024 * 1024))).toMatch(/^HTTP\/1\.1 503 /);
+    await stillServes();
+  });
+
+  test('an answer that HTTP cannot carry closes the connection', async () => {
+    await start(() => ({ Checksum: 'a\r\nInjected: b' }));
+    const put = sendSigned('ebs', { method: 'PUT', path: '/snapshots/snap-1/blocks/0', body: 'x' });
+    await expect(put).rejects.toThrow();
+  });
+
+  test('internal services speak plain JSON', async () => {
+    await start((request) => ({ ...request.input, bytes: Buffer.from('hi') }));
+    const headers = { 'content-type': 'application/x-amz-json-1.1', 'x-amz-target': 'Coffer.Echo' };
+    const reply = await sendSigned('coffer', { headers, body: '{"a":[1,null]}' });
+    expect(JSON.parse(reply.text)).toEqual({ a: [1, null], bytes: 'aGk=' });
+  });
+
   test('a block may be larger than other bodies', async () => {
     await start((request) => ({ Checksum: String((request.input as { BlockData: Buffer }).BlockData.length) }));
     const body = Buffer.alloc(3 * 1024 * 1024);
@@ -550,6 +573,9 @@ describe('listening', () => {
     await start();
     const health = await fetch(`${running.endpoint}/healthz`);
     expect([health.status, await health.json()]).toEqual([200, { status: 'ok' }]);
+    const unready = await startServer(() => ({}), { ready: () => false });
+    expect((await fetch(`${unready.endpoint}/healthz`)).status).toBe(503);
+    await unready.server.close();
     await stillServes();
     const page = await (await fetch(`${running.endpoint}/metrics`)).text();
     expect(page).toContain('coffer_requests_total{service="sts",operation="GetCallerIdentity",code="OK"} 1');

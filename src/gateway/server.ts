@@ -218,8 +218,14 @@ function send(reply: FastifyReply, { response }: Answer, isLast = false): void {
   const { status, headers, body } = response;
   const length = typeof body === 'string' ? Buffer.byteLength(body) : body.byteLength;
   reply.hijack();
-  reply.raw.writeHead(status, { ...headers, 'Content-Length': length, ...(isLast ? { Connection: 'close' } : {}) });
-  reply.raw.end(body);
+  try {
+    reply.raw.writeHead(status, { ...headers, 'Content-Length': length, ...(isLast ? { Connection: 'close' } : {}) });
+    reply.raw.end(body);
+  } catch (error) {
+    // A header that can't be written. Without an answer the client would wait for ever.
+    reply.raw.destroy();
+    throw error;
+  }
 }
 
 function wireHead(request: IncomingMessage): Omit<WireRequest, 'body'> {

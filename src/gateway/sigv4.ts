@@ -74,6 +74,8 @@ export function readAuthorization(request: Pick<WireRequest, 'headers' | 'query'
 /** Where the header ends: the signature, 64 hexadecimal digits. What is before it a client repeats all day. */
 const signatureLength = 64;
 const identitiesMax = 1000;
+/** No client's header is longer, but for its session token, which is elsewhere. */
+const identityLengthMax = 1024;
 const identities = new Map<string, Identity>();
 
 function readHeader(
@@ -82,12 +84,15 @@ function readHeader(
   query: readonly QueryParameter[],
 ): Authorization {
   const beforeSignature = header.slice(0, -signatureLength);
-  const identity = identities.get(beforeSignature) ?? rememberIdentity(header, beforeSignature);
+  const usual = identities.get(beforeSignature) ?? rememberIdentity(header, beforeSignature);
+  const { identity, signature } = usual
+    ? { identity: usual, signature: header.slice(-signatureLength) }
+    : readUnusualHeader(header);
   const { timestamp, signedAtMs } = readDate(request);
   return {
     isPresigned: false,
-    identity: identity ?? readIdentity(headerParameters(header)),
-    signature: readSignature(identity ? header.slice(-signatureLength) : headerParameters(header).Signature),
+    identity,
+    signature: readSignature(signature),
     timestamp,
     signedAtMs,
     sessionToken: request.headers.get('x-amz-security-token'),
@@ -103,12 +108,12 @@ function rememberIdentity(header: string, beforeSignature: string): Identity | u
   if (!usual) return undefined;
   const identity = readIdentity({ Credential: usual[1]!, SignedHeaders: usual[2]! });
   if (identities.size >= identitiesMax) identities.clear();
-  identities.set(beforeSignature, identity);
+  if (header.length <= identityLengthMax) identities.set(beforeSignature, identity);
   return identity;
 }
 
-/** The header's parts when it is written in an unusual way, or wrong. */
-function headerParameters(header: string): { Credential: string; SignedHeaders: string; Signature: string } {
+/** Reads a header that is written in an unusual way, or wrong. */
+function readUnusualHeader(header: string): { identity: Identity; signature: string } {
   const [name, ...rest] = header.split(/[\s,]+/);
   requireAlgorithm(name!);
   const parameters = new Map<string, string>();
@@ -130,9 +135,11 @@ function headerParameters(header: string): { Credential: string; SignedHeaders: 
       missing.map((key) => `Authorization header requires '${key}' parameter.`).join(' '),
     );
   return {
-    Credential: parameters.get('Credential')!,
-    SignedHeaders: parameters.get('SignedHeaders')!,
-    Signature: parameters.get('Signature')!,
+    identity: readIdentity({
+      Credential: parameters.get('Credential')!,
+      SignedHeaders: parameters.get('SignedHeaders')!,
+    }),
+    signature: parameters.get('Signature')!,
   };
 }
 

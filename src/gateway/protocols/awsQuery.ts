@@ -5,7 +5,7 @@
 import { AwsError } from '../../aws/errors.ts';
 import type { Service } from '../../aws/service.ts';
 import type { ProtocolHandler, RecognizedRequest, WireRequest } from './protocol.ts';
-import { type ParameterTree, parseForm, type QueryStyle, readQuery } from './query-body.ts';
+import { parseForm, type QueryStyle, readQuery } from './query-body.ts';
 import { escapeXml, writeXmlMembers, xmlElement } from './xml-body.ts';
 
 export const awsQuery: ProtocolHandler = {
@@ -34,13 +34,19 @@ export function namespaceOf(service: Service | undefined): string {
   return service?.xmlNamespace ? ` xmlns="${escapeXml(service.xmlNamespace)}"` : '';
 }
 
-/** Reads Action from the query string or the form body; parameters may stand in both. */
+/**
+ * Finds Action in the query string or the form body; parameters may stand in both. Only a glance: the whole form is read
+ * after the signature is verified, and a second Action is then refused.
+ */
 export function recognizeAction(request: WireRequest, style: QueryStyle): RecognizedRequest {
-  const tree: ParameterTree = parseForm(request.query, request.body.toString('utf8'));
-  const action = tree.children.get('Action')?.value;
+  const form = request.body.toString('utf8');
+  const found = actionParameter.exec(request.query) ?? actionParameter.exec(form);
+  const action = found && parseForm(found[1]!).children.get('Action')?.value;
   if (!action) throw new AwsError('MissingAction', 'The request is missing an action or a required parameter.');
-  return { operationName: action, decode: (schema) => readQuery(schema?.[4], tree, style) };
+  return { operationName: action, decode: (schema) => readQuery(schema?.[4], parseForm(request.query, form), style) };
 }
+
+const actionParameter = /(?:^|&)(Action=[^&]*)/;
 
 export function unknownAction(service: Service, action: string, isKnown: boolean): AwsError {
   const name = action.slice(0, 128);

@@ -126,6 +126,7 @@ describe('query bodies', () => {
     ['Encrypted=TRUE', 'InvalidParameterValue'],
     ['Size.1=4', 'MalformedQueryString'],
     ['Size=4&Size=5', 'MalformedQueryString'],
+    ['Action=DeleteVolume', 'MalformedQueryString'],
     ['AvailabilityZone=%', 'MalformedQueryString'],
     ['AvailabilityZone=%ff', 'MalformedQueryString'],
     ['TagSpecification=a', 'MalformedQueryString'],
