@@ -25,6 +25,12 @@ const { EAGAIN, EINTR, ENXIO, EOPNOTSUPP } = constants.errno;
 /** After so many misses without a hit something evicts pages before they are used: read one the blocking way. */
 const missesBeforeBlocking = 1000;
 const zerosBytes = 64 * 1024;
+/**
+ * Most bytes in one pwrite. Linux makes page cache folios as large as the writes that fill them, and ext4 then walks all
+ * blocks of a folio for each small write into it: after 128 KiB writes, random 4 KiB writes cost 8 µs of the kernel's time,
+ * after 32 KiB writes 5 µs. Sequential writing pays for that with a tenth.
+ */
+const writeStepBytes = 32 * 1024;
 
 /** Extents are rounded to this, so that a data unit is never half a hole, whatever the file system's block size. */
 const extentStepBytes = 4096;
@@ -83,7 +89,8 @@ class FileDevice implements Device {
   write(memory: Slab, at: number, offset: number, length: number): Outcome {
     let done = 0;
     while (done < length) {
-      const count = this.#libc.pwrite(this.#fd, memory.address + at + done, length - done, offset + done);
+      const step = Math.min(length - done, writeStepBytes);
+      const count = this.#libc.pwrite(this.#fd, memory.address + at + done, step, offset + done);
       if (count > 0) done += count;
       else if (count === 0) throw new DeviceError('EIO', 'write to the volume image');
       else if (count !== -EINTR) throw DeviceError.of(count, 'write to the volume image');
