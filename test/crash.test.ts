@@ -3,7 +3,8 @@
  * nothing stays half done, and the next start needs no help.
  */
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { AttachVolumeCommand, CreateTagsCommand, DeleteVolumeCommand, DetachVolumeCommand } from '@aws-sdk/client-ec2';
 import { CreateKeyCommand, DescribeKeyCommand, KMSClient } from '@aws-sdk/client-kms';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -245,6 +246,32 @@ test('the host comes back by itself when it dies, under another process id', asy
   await server.kill9('host');
   await until(() => server.hostPid !== undefined && server.hostPid !== before, 'another host');
   expect(server.isRunning).toBe(true);
+});
+
+test('a clock that goes back does not keep the next host from taking over', async () => {
+  const started = join(server.dataDir, 'host.started');
+  for (const time of [Date.now() + 3_600_000, undefined]) {
+    // The first of these hosts starts an hour ahead, so the second one's clock has gone back by an hour.
+    if (time !== undefined) writeFileSync(started, `${time}`);
+    const before = server.hostPid;
+    await server.kill9('host');
+    await until(() => server.hostPid !== undefined && server.hostPid !== before, 'another host');
+    const volume = await volumes.create();
+    await volumes.attach(volume, instance, '/dev/sdi');
+    await volumes.detach(volume);
+  }
+  expect(Number(readFileSync(started, 'utf8'))).toBeGreaterThan(Date.now() + 3_000_000);
+});
+
+test('the server goes on when whoever read its output has gone', async () => {
+  await using other = await startServer();
+  other.closeOutput();
+  const before = other.hostPid;
+  // It has something to say about that.
+  await other.kill9('host');
+  await until(() => other.hostPid !== undefined && other.hostPid !== before, 'another host');
+  expect(other.isRunning).toBe(true);
+  await new Volumes(other).create();
 });
 
 test('a second server on the same data directory is refused, and the first goes on', async () => {

@@ -113,7 +113,9 @@ function networkError(error: unknown): string | undefined {
     const cause = error.cause as NodeJS.ErrnoException;
     return cause.code ?? cause.message;
   }
-  return code ?? (name === 'TimeoutError' ? name : undefined);
+  // Node's own ERR_… codes are mistakes of ours, except those of TLS.
+  if (code && !/^ERR_(?!TLS|SSL)/.test(code)) return code;
+  return name === 'TimeoutError' ? name : undefined;
 }
 
 function checkUrl(text: string): string {

@@ -32,7 +32,8 @@ import { NbdClient } from './nbd-client.ts';
 
 /** What InspectVolume tells. */
 export interface VolumeInspection {
-  readonly ImagePath: string;
+  /** Null while no host serves the volume's zone. */
+  readonly ImagePath: string | null;
   readonly EncryptedDataKey: string;
   readonly EncryptionContext: Record<string, string>;
   readonly DataUnitBytes: number;
@@ -87,7 +88,10 @@ export async function tellStory(connection: Connection, tell: Narrator, ownDataD
   );
 
   const inspection = await connection.call<VolumeInspection>('InspectVolume', { VolumeId: volume });
-  const dataDir = ownDataDir ?? dirname(dirname(inspection.ImagePath));
+  const image = inspection.ImagePath;
+  if (image === null)
+    throw new CommandError(`no host serves the zone ${zone}; start one with: coffer host`, exitCodes.unavailable);
+  const dataDir = ownDataDir ?? dirname(dirname(image));
   if (!existsSync(dataDir)) {
     throw new CommandError(
       `the volumes of ${connection.endpoint.url} are not on this machine (${dataDir}); run the demo where its host runs`,
@@ -115,13 +119,13 @@ export async function tellStory(connection: Connection, tell: Narrator, ownDataD
   await nbd.flush();
   tell.claim('1 MiB written and flushed reads back as it was', (await nbd.read(at, written.length)).equals(written));
   const needle = Buffer.from(marker.slice(0, 40));
-  const searched = ownDataDir ? filesUnder(ownDataDir) : [inspection.ImagePath];
+  const searched = ownDataDir ? filesUnder(ownDataDir) : [image];
   tell.claim(
     `the plaintext is in none of ${searched.length} files ${ownDataDir ? 'under the data directory' : '(the image)'}`,
     searched.every((file) => !fileContains(file, needle)),
   );
   tell.doing(`coffer volume inspect ${volume};  aws kms decrypt …;  decrypt the image with AES-256-XTS`);
-  const bytesOnDisk = readAt(inspection.ImagePath, at, written.length);
+  const bytesOnDisk = readAt(image, at, written.length);
   const dataKey = (
     await kms.send(
       new DecryptCommand({
@@ -224,7 +228,7 @@ export async function tellStory(connection: Connection, tell: Narrator, ownDataD
   );
   for (const VolumeId of [volume, other]) await ec2.send(new DeleteVolumeCommand({ VolumeId }));
   await kms.send(new ScheduleKeyDeletionCommand({ KeyId: key.KeyId, PendingWindowInDays: 7 }));
-  tell.claim('a deleted volume leaves no image', await settles(() => !existsSync(inspection.ImagePath)));
+  tell.claim('a deleted volume leaves no image', await settles(() => !existsSync(image)));
   for (const client of [kms, ec2, trail]) client.destroy();
 }
 

@@ -36,12 +36,14 @@ function throwInsteadOfExit(command: Command): void {
   for (const each of command.commands) throwInsteadOfExit(each);
 }
 
-// A reader that has seen enough (`coffer trail | head`) is no error.
-process.stdout.on('error', (error: NodeJS.ErrnoException) =>
-  process.exit(error.code === 'EPIPE' ? 0 : exitCodes.failed),
-);
-
 const asked = process.argv.slice(2).find((argument) => !argument.startsWith('-')) ?? '';
+
+// A reader that has seen enough (`coffer trail | head`) is no error; and a server goes on without its readers.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (asked !== 'serve') process.exit(error.code === 'EPIPE' ? 0 : exitCodes.failed);
+});
+process.stderr.on('error', () => {});
+
 try {
   for (const load of commands[asked] ? [commands[asked]] : Object.values(commands)) program.addCommand(await load());
   throwInsteadOfExit(program);

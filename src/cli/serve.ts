@@ -26,6 +26,8 @@ interface ServeOptions {
   readonly logLevel: string;
 }
 
+/** The last is the end of the terminal. */
+const endSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 /** How long a start waits for its host before it says that it is ready all the same. */
 const hostReadyMs = 10_000;
 
@@ -68,7 +70,10 @@ async function serve(options: ServeOptions): Promise<void> {
   });
   const dataDir = prepareDataDir(options.data, options.host);
   const lock = lockDataDir(dataDir);
-  const log = pino({ level: options.logLevel, name: 'coffer' }, pino.destination({ dest: 2, sync: true }));
+  const destination = pino.destination({ dest: 2, sync: true });
+  // Whoever read our log has gone: that is no reason to stop serving.
+  destination.on('error', () => {});
+  const log = pino({ level: options.logLevel, name: 'coffer' }, destination);
   const startedAt = Date.now();
 
   let controlPlane: Awaited<ReturnType<typeof startControlPlane>>;
@@ -82,25 +87,27 @@ async function serve(options: ServeOptions): Promise<void> {
     ...(options.tlsCert ? { certificateFile: realpathSync(options.tlsCert) } : {}),
   };
   writeServerFile(dataDir, endpoint);
-  const supervisor = options.host
-    ? new HostSupervisor(dataDir, (message) => process.stderr.write(`coffer: ${message}\n`))
-    : undefined;
+  const supervisor = options.host ? new HostSupervisor(dataDir, (message) => say(message)) : undefined;
   supervisor?.start();
 
   const ending = new Promise<void>((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
+    for (const signal of endSignals) process.once(signal, () => resolve());
   });
   if (supervisor && !(await Promise.race([supervisor.synced(startedAt, hostReadyMs), ending.then(() => true)])))
-    process.stderr.write(`coffer: the host has not reported yet; its log is ${join(dataDir, 'host.log')}\n`);
+    say(`the host has not reported yet; its log is ${join(dataDir, 'host.log')}`);
   printWelcome(dataDir, endpoint, administrator !== undefined);
   // Written now, not at the end: this process may never come to a proper one.
   flushCompileCache();
   await ending;
   // A second signal ends at once: nothing acknowledged is lost by that.
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
+  for (const signal of endSignals) process.once(signal, () => process.exit(130));
   await supervisor?.stop();
   await controlPlane.close();
   lock.release();
+}
+
+function say(message: string): void {
+  process.stderr.write(`coffer: ${message}\n`);
 }
 
 /** The administrator's key, if the environment had one; bin/coffer hands it over through a pipe. */

@@ -30,6 +30,8 @@ export interface HostAgentOptions {
   readonly zones: readonly string[] | '*';
   /** Absolute. */
   readonly dataDir: string;
+  /** Later than that of any process before on this data directory, ms since the epoch. */
+  readonly startedAt: number;
   /** Asked again whenever the control plane can't be reached: it may have come back elsewhere. */
   readonly endpoint: () => Endpoint;
   /** The control plane has answered, for the first time or after it was away. */
@@ -49,7 +51,6 @@ const credentialsWaitMs = 10_000;
 export class HostAgent {
   readonly #options: HostAgentOptions;
   readonly #sessionId = randomUUID();
-  readonly #startedAt = Date.now();
   readonly #instances: InstanceDirectories;
   readonly #credentials = new HeldInstanceCredentials();
   readonly #tasks: HostTasks;
@@ -127,7 +128,7 @@ export class HostAgent {
     const request: SyncRequest = {
       hostId: this.#options.hostId,
       sessionId: this.#sessionId,
-      startedAt: this.#startedAt,
+      startedAt: this.#options.startedAt,
       sequence,
       zones: this.#options.zones,
       dataDir: this.#options.dataDir,

@@ -1,7 +1,7 @@
 /**
  * The host as a process: one per data directory, told apart by a lock that ends with it. Logs to stderr as JSON lines.
  */
-import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { flushCompileCache } from 'node:module';
 import { join, resolve } from 'node:path';
 import { pino } from 'pino';
@@ -34,7 +34,7 @@ export const supersededExitCode = 75;
  */
 export function hostFiles(dataDir: string) {
   const file = (name: string) => join(dataDir, `host.${name}`);
-  return { lock: file('lock'), pid: file('pid'), log: file('log'), synced: file('synced') };
+  return { lock: file('lock'), pid: file('pid'), log: file('log'), synced: file('synced'), started: file('started') };
 }
 
 /**
@@ -53,10 +53,14 @@ export async function runHost(options: HostProcessOptions): Promise<void> {
   if (!lock) throw new HostIsRunning(`another host serves ${dataDir}; stop it, or choose another --data directory`);
   writeFileSync(files.pid, `${process.pid}\n`, { mode: 0o600 });
 
-  const log = pino({ name: 'coffer-host', base: { pid: process.pid } }, pino.destination({ dest: 2, sync: true }));
+  const destination = pino.destination({ dest: 2, sync: true });
+  // Whoever read our log has gone: that is no reason to stop serving volumes.
+  destination.on('error', () => {});
+  const log = pino({ name: 'coffer-host', base: { pid: process.pid } }, destination);
   const agent = new HostAgent({
     ...options,
     dataDir,
+    startedAt: nextStart(files.started),
     log,
     onConnected() {
       writeFileSync(files.synced, `${new Date().toISOString()}\n`, { mode: 0o600 });
@@ -65,16 +69,26 @@ export async function runHost(options: HostProcessOptions): Promise<void> {
     },
   });
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => agent.stop());
-  // Whoever read our log has gone: that is no reason to stop serving volumes.
-  process.stderr.on('error', () => {});
   process.on('SIGHUP', () => agent.tryNow());
-  process.on('SIGPIPE', () => {});
   log.info({ hostId: options.hostId, dataDir }, 'host started');
   const end = await agent.run();
   log.info({ end }, 'host ended');
   rmSync(files.pid, { force: true });
   lock.release();
   if (end === 'superseded') process.exitCode = supersededExitCode;
+}
+
+/** The time of this start; after a clock that went back, a moment after the start before. */
+function nextStart(path: string): number {
+  let last = 0;
+  try {
+    last = Number(readFileSync(path, 'utf8')) || 0;
+  } catch {
+    // The first start.
+  }
+  const startedAt = Math.max(Date.now(), last + 1);
+  writeFileSync(path, `${startedAt}\n`, { mode: 0o600 });
+  return startedAt;
 }
 
 async function waitForLock(path: string): Promise<ProcessLock | undefined> {

@@ -108,6 +108,12 @@ export class TestServer extends Client {
     if (this.#ownsDataDir) rmSync(this.dataDir, { recursive: true, force: true });
   }
 
+  /** Stops reading what the server prints, as a terminal or a log reader that is gone. */
+  closeOutput(): void {
+    this.#child.stdout!.destroy();
+    this.#child.stderr!.destroy();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }
