@@ -3,7 +3,7 @@
  * apart. test/layout.test.ts runs them.
  */
 const services = '(iam|kms|ec2|ebs|cloudtrail|events|cloudformation)';
-const tests = '\\.test\\.ts$|^src/gateway/testing\\.ts$';
+const tests = '\\.test\\.ts$|^src/gateway/testing(-http)?\\.ts$';
 
 /** @type {import('dependency-cruiser').IConfiguration} */
 module.exports = {
