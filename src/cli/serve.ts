@@ -113,6 +113,12 @@ function say(message: string): void {
 /** The administrator's key, if the environment had one; bin/coffer hands it over through a pipe. */
 function givenAdministrator(): AccessKey | undefined {
   const fd = process.env.COFFER_ADMIN_FD;
+  if (process.env.COFFER_ADMIN_ACCESS_KEY_ID !== undefined) {
+    throw new CommandError(
+      'COFFER_ADMIN_ACCESS_KEY_ID needs COFFER_ADMIN_SECRET_ACCESS_KEY beside it',
+      exitCodes.usage,
+    );
+  }
   if (fd === undefined) return undefined;
   delete process.env.COFFER_ADMIN_FD;
   const [accessKeyId, secretAccessKey] = readFileSync(Number(fd), 'utf8').split('\n');
