@@ -40,6 +40,8 @@ export interface Call {
   readonly clock: Clock;
   readonly sourceIp: string;
   readonly userAgent: string;
+  /** Whether the request came over TLS. */
+  readonly isSecure?: boolean;
   /** The service that makes this call for the principal (`ec2.amazonaws.com`), if one does. */
   readonly via?: string;
   /** Aborted when the client has gone away or the server shuts down; only operations that wait need look at it. */

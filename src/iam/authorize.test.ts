@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Call, Principal } from '../aws/call.ts';
+import { systemClock } from '../aws/clock.ts';
 import type { AccessRequest, GrantStatement, PolicyDocument } from '../aws/service.ts';
 import { authorize } from './authorize.ts';
 import { infrastructurePrincipal, rootPrincipal } from './principals.ts';
@@ -18,7 +19,17 @@ const decrypt: AccessRequest = {
   resourcePolicy: defaultPolicy,
 };
 const ask = (principal: Principal, request: AccessRequest, via?: string) =>
-  authorize({ principal, account: principal.account, via } as Call, request);
+  authorize(
+    {
+      principal,
+      account: principal.account,
+      via,
+      region: 'us-east-1',
+      clock: systemClock,
+      sourceIp: '127.0.0.1',
+    } as Call,
+    request,
+  );
 
 const instance = infrastructurePrincipal(mine, 'us-east-1', 'i-0123456789abcdef0');
 const grant: GrantStatement = {
@@ -64,12 +75,34 @@ describe("an account's root", () => {
     };
     expect(await ask(rootPrincipal(mine), { ...decrypt, resourcePolicy })).toMatchObject({ explicit: true });
   });
-  it('is refused where only a conditional statement would allow, as long as conditions are not evaluated', async () => {
+  it('is allowed by a conditional statement exactly when the conditions are met', async () => {
     const [statement] = defaultPolicy.Statement as [object];
+    const when = (Condition: object) =>
+      ask(rootPrincipal(mine), {
+        ...decrypt,
+        resourcePolicy: { Statement: [{ ...statement, Condition }] } as unknown as PolicyDocument,
+      });
+    expect(await when({ StringEquals: { 'kms:CallerAccount': mine } })).toBeUndefined();
+    expect(await when({ StringEquals: { 'kms:CallerAccount': theirs } })).toBeDefined();
+    expect(await when({ StringEquals: { 'kms:ViaService': 'ec2.us-east-1.amazonaws.com' } })).toBeDefined();
+    expect(await when({ NoSuchOperator: { 'kms:CallerAccount': mine } })).toBeDefined();
+  });
+  it("uses another account's key when that key's policy names its account", async () => {
+    const resourcePolicy: PolicyDocument = {
+      Statement: [{ Effect: 'Allow', Principal: { AWS: theirs }, Action: 'kms:Decrypt', Resource: '*' }],
+    };
+    expect(await ask(rootPrincipal(theirs), { ...decrypt, resourcePolicy })).toBeUndefined();
+    const encrypt = { ...decrypt, action: 'kms:Encrypt', resourcePolicy };
+    expect(await ask(rootPrincipal(theirs), encrypt)).toBeDefined();
+  });
+  it('is denied by a deny whose operator is not known, rather than allowed by mistake', async () => {
     const resourcePolicy = {
-      Statement: [{ ...statement, Condition: { StringEquals: { 'kms:CallerAccount': mine } } }],
+      Statement: [
+        ...(defaultPolicy.Statement as []),
+        { Effect: 'Deny', Principal: '*', Action: '*', Resource: '*', Condition: { NoSuchOperator: { a: 'b' } } },
+      ],
     } as unknown as PolicyDocument;
-    expect(await ask(rootPrincipal(mine), { ...decrypt, resourcePolicy })).toBeDefined();
+    expect(await ask(rootPrincipal(mine), { ...decrypt, resourcePolicy })).toMatchObject({ explicit: true });
   });
 });
 

@@ -1,14 +1,15 @@
 /**
  * The authorize step of the pipeline: may this principal do this to that resource?
  *
- * What it knows today: an account's root may do everything in its account, as far as resource policies leave it to the
- * account; AWS managed keys are used through their service only; an instance's infrastructure role may do what grants
- * give it, and nothing else. A policy condition is not evaluated yet and always counts against the caller: an Allow with
- * one does not allow, a Deny with one denies.
+ * An account's root may do everything that resource policies leave to its account. Everyone else needs an identity policy
+ * or a resource policy that names them; an instance's infrastructure role has only what grants give it. An explicit deny
+ * anywhere ends the matter. Source: IAM user guide, "Policy evaluation logic"; KMS developer guide, "Key access and
+ * permissions".
  */
-import type { Call, Principal } from '../aws/call.ts';
-import type { AccessRequest, Denial, GrantStatement, PolicyDocument, PolicyStatement } from '../aws/service.ts';
-import { matchesWildcard } from './wildcard.ts';
+import type { Call } from '../aws/call.ts';
+import type { AccessRequest, Denial, GrantStatement } from '../aws/service.ts';
+import { type RequestContext, requestContext } from './policy/context.ts';
+import { evaluateResourcePolicy, type Verdict } from './policy/evaluate.ts';
 
 /**
  * What an AWS managed key's account may do with it directly, without the key's service: see its metadata, and take back a
@@ -22,73 +23,49 @@ export async function authorize(call: Call, request: AccessRequest): Promise<Den
   // Only code of this system acts as a service, and a host's credentials reach only the operations made for hosts.
   if (principal.type === 'AWSService') return undefined;
 
-  const byPolicy = request.resourcePolicy ? evaluatePolicy(request.resourcePolicy, principal, request) : 'silent';
-  if (byPolicy === 'deny' && !request.onlyVia)
+  const isManaged = request.onlyVia !== undefined;
+  // The rule for AWS managed keys is `onlyVia`; their policy says the same in conditions.
+  const byResource: Verdict | undefined =
+    request.resourcePolicy && !isManaged
+      ? evaluateResourcePolicy(request.resourcePolicy, principal, request, lazyContext(call, request))
+      : undefined;
+  if (byResource?.effect === 'deny')
     return { request, explicit: true, reason: 'of an explicit deny in a resource-based policy' };
-  const refusal = refusalOf(call, request, byPolicy);
+  const refusal = refusalOf(call, request, byResource);
   // Grants cost a look-up, and for an account's root they hardly ever decide: they come last.
   if (refusal === undefined || allowsByGrant(await request.grants?.(), call, request)) return undefined;
   return { request, explicit: false, reason: refusal };
 }
 
 /** Why the call would be refused if there were no grants; undefined when it is allowed without any. */
-function refusalOf(call: Call, request: AccessRequest, byPolicy: 'allow' | 'deny' | 'silent'): string | undefined {
+function refusalOf(call: Call, request: AccessRequest, byResource: Verdict | undefined): string | undefined {
   const { principal } = call;
-  if (request.resourceAccount !== principal.account)
-    return byPolicy === 'allow' ? undefined : 'no resource-based policy allows the action';
-  if (principal.type !== 'Root') return 'no grant, resource-based policy or identity-based policy allows the action';
+  const isAllowedByResource = byResource?.effect === 'allow';
+  if (request.resourceAccount !== principal.account) {
+    // Across accounts both sides must agree: the resource's policy, and the caller's own account, as its root does.
+    return isAllowedByResource && principal.type === 'Root'
+      ? undefined
+      : 'no resource-based policy of the owner and identity-based policy of the caller allow the action together';
+  }
   if (request.onlyVia) {
-    if (call.via === request.onlyVia || openOnManagedKeys.test(request.action)) return undefined;
+    if (principal.type === 'Root' && (call.via === request.onlyVia || openOnManagedKeys.test(request.action)))
+      return undefined;
     return `the key is managed by AWS and may be used through ${request.onlyVia} only`;
   }
-  if (!request.resourcePolicy || byPolicy === 'allow') return undefined;
+  if (principal.type !== 'Root') {
+    // A statement for the account leaves the decision to identity policies; one for the principal or anyone decides.
+    return isAllowedByResource && byResource.naming !== 'account'
+      ? undefined
+      : 'no grant, resource-based policy or identity-based policy allows the action';
+  }
+  if (!request.resourcePolicy || isAllowedByResource) return undefined;
   return `no resource-based policy allows the ${request.action} action`;
 }
 
-function evaluatePolicy(
-  policy: PolicyDocument,
-  principal: Principal,
-  request: AccessRequest,
-): 'allow' | 'deny' | 'silent' {
-  let result: 'allow' | 'silent' = 'silent';
-  const statements = Array.isArray(policy.Statement) ? policy.Statement : [policy.Statement];
-  for (const statement of statements as PolicyStatement[]) {
-    if (
-      !coversPrincipal(statement, principal) ||
-      !coversAction(statement, request.action) ||
-      !coversResource(statement, request)
-    )
-      continue;
-    if (statement.Effect === 'Deny') return 'deny';
-    if (!statement.Condition) result = 'allow';
-  }
-  return result;
-}
-
-function coversPrincipal(statement: PolicyStatement, principal: Principal): boolean {
-  if (statement.NotPrincipal !== undefined) return statement.Effect === 'Deny';
-  const named = statement.Principal;
-  if (named === '*') return true;
-  if (typeof named !== 'object' || named === null) return false;
-  const accounts = listOf((named as Record<string, unknown>).AWS);
-  return accounts.some(
-    (name) =>
-      name === '*' ||
-      name === principal.arn ||
-      // An account as principal stands for its root here; for others it only lets their own policies decide.
-      (principal.type === 'Root' && (name === principal.account || name.endsWith(`:iam::${principal.account}:root`))),
-  );
-}
-
-function coversAction(statement: PolicyStatement, action: string): boolean {
-  const matches = (patterns: unknown) =>
-    listOf(patterns).some((pattern) => matchesWildcard(pattern.toLowerCase(), action.toLowerCase()));
-  return statement.NotAction !== undefined ? !matches(statement.NotAction) : matches(statement.Action);
-}
-
-function coversResource(statement: PolicyStatement, request: AccessRequest): boolean {
-  const matches = (patterns: unknown) => listOf(patterns).some((pattern) => matchesWildcard(pattern, request.resource));
-  return statement.NotResource !== undefined ? !matches(statement.NotResource) : matches(statement.Resource);
+/** The request's context, made when a condition or a variable first asks for it: most policies have neither. */
+function lazyContext(call: Call, request: AccessRequest): RequestContext {
+  let context: RequestContext | undefined;
+  return { get: (key) => (context ??= requestContext(call, request)).get(key) };
 }
 
 function allowsByGrant(grants: readonly GrantStatement[] | undefined, call: Call, request: AccessRequest): boolean {
@@ -117,9 +94,4 @@ function encryptionContextOf(request: AccessRequest): Map<string, string> {
     if (key.startsWith(prefix) && typeof value === 'string') context.set(key.slice(prefix.length), value);
   }
   return context;
-}
-
-function listOf(value: unknown): string[] {
-  if (typeof value === 'string') return [value];
-  return Array.isArray(value) ? value.filter((item): item is string => typeof item === 'string') : [];
 }
