@@ -49,7 +49,9 @@ export interface OpenImage {
 export function createVolumeImage(path: string, sizeBytes: number): void {
   checkSize(sizeBytes);
   const directory = dirname(path);
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const made = mkdirSync(directory, { recursive: true, mode: 0o700 });
+  // What was made is an entry of the directory above it, which has to survive, too.
+  if (made !== undefined) syncDirectory(dirname(made));
   const fresh = `${path}.new`;
   rmSync(fresh, { force: true });
   const fd = openSync(fresh, constants.O_CREAT | constants.O_EXCL | constants.O_RDWR, 0o600);

@@ -23,6 +23,7 @@ export interface Arrival {
   readonly wire: WireRequest;
   readonly requestId: string;
   readonly sourceIp: string;
+  readonly isSecure: boolean;
   readonly cancelled: AbortSignal;
 }
 
@@ -102,7 +103,7 @@ export class Dispatcher {
   }
 
   async #run(
-    { wire, requestId, sourceIp, cancelled }: Arrival,
+    { wire, requestId, sourceIp, isSecure, cancelled }: Arrival,
     authorization: Authorization | AuthError,
     service: Service,
     operation: Operation,
@@ -123,6 +124,7 @@ export class Dispatcher {
       audience,
       region,
       sourceIp,
+      isSecure,
       userAgent,
       requestId,
       cancelled,

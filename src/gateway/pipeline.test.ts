@@ -118,6 +118,7 @@ const execute = (name: string, input: object = {}, principal: Principal = rootPr
     audience: principal.type === 'AWSService' ? 'host' : 'account',
     region: 'us-east-1',
     sourceIp: '127.0.0.1',
+    isSecure: false,
     userAgent: 'test',
     requestId: 'r-1',
     cancelled: new AbortController().signal,

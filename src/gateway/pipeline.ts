@@ -21,6 +21,8 @@ export interface PipelineRequest {
   readonly audience: 'account' | 'host';
   readonly region: string;
   readonly sourceIp: string;
+  /** Whether it came over TLS. */
+  readonly isSecure: boolean;
   readonly userAgent: string;
   readonly requestId: string;
   readonly cancelled: AbortSignal;
@@ -36,7 +38,7 @@ interface Outbox {
 /** The fields of a call that come from outside. */
 type Caller = Pick<
   Call,
-  'principal' | 'account' | 'region' | 'sourceIp' | 'userAgent' | 'requestId' | 'cancelled' | 'via'
+  'principal' | 'account' | 'region' | 'sourceIp' | 'userAgent' | 'requestId' | 'cancelled' | 'via' | 'isSecure'
 >;
 
 const internalAgent = 'AWS Internal';
@@ -225,6 +227,7 @@ export class Pipeline {
       region: who.region,
       clock: this.#clock,
       sourceIp: who.sourceIp,
+      isSecure: who.isSecure,
       userAgent: who.userAgent,
       via: who.via,
       cancelled: who.cancelled,

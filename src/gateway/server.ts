@@ -173,6 +173,7 @@ class Server {
       wire: { ...wireHead(request.raw), body },
       requestId: randomUUID(),
       sourceIp: sourceIpOf(socket),
+      isSecure: 'encrypted' in socket,
       cancelled: this.#flights.signalOf(reply.raw),
     });
     this.#metrics.count(answer.service, answer.operation, answer.code, (performance.now() - started) / 1000);

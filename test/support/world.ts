@@ -80,6 +80,7 @@ export class World {
       audience: caller.audience ?? 'account',
       region: caller.region ?? 'us-east-1',
       sourceIp: '192.0.2.1',
+      isSecure: false,
       userAgent: 'test',
       requestId: randomUUID(),
       cancelled: caller.cancelled ?? new AbortController().signal,
