@@ -1,10 +1,11 @@
 /** The command line as people and scripts meet it. */
+import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { CommandFailed, cleanEnvironment, run } from './support/client.ts';
-import { coffer, startServer, type TestServer } from './support/server.ts';
+import { coffer, startServer, type TestServer, until } from './support/server.ts';
 import { Volumes } from './support/volumes.ts';
 
 interface Ended {
@@ -202,6 +203,29 @@ describe('with a server', () => {
     expect(text).toContain(`EBS Volume Notification  createVolume available  ${volume}`);
     for (const line of (await withData('events', '--json')).stdout.trimEnd().split('\n')) {
       expect(JSON.parse(line)).toMatchObject({ version: '0', id: expect.any(String) });
+    }
+  });
+
+  test('events --follow shows them as they come, also after the server was killed and started again', async () => {
+    const child = spawn(coffer, ['events', '--follow', '--json', '--max', '0', '--data', server.dataDir]);
+    let output = '';
+    child.stdout.on('data', (chunk) => {
+      output += chunk;
+    });
+    try {
+      // A new volume each time, until one was made after the command had begun to listen.
+      const shows = async () => {
+        const made = await volumes.create();
+        await until(() => output.includes(made), 'the event', 1_000).catch(() => {});
+        return output.includes(made);
+      };
+      await until(shows, 'an event');
+      expect(output, '--max 0 shows nothing of the past').not.toContain(volume);
+      await server.kill9('control plane');
+      await server.restart();
+      await until(shows, 'an event after the restart');
+    } finally {
+      child.kill('SIGINT');
     }
   });
 

@@ -42,8 +42,9 @@ async function events(options: EventsOptions): Promise<void> {
       else printLine(sentence(event));
     }
   };
-  const first = await list({ Limit: max });
-  print(first.Events);
+  // At least one, because the answer's position is that of its last event.
+  const first = await list({ Limit: Math.max(max, 1) });
+  if (max > 0) print(first.Events);
   let after = first.Last;
   while (options.follow) {
     try {
