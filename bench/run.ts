@@ -12,6 +12,8 @@ import { type CallFigure, runControlPlaneBench } from './control-plane.ts';
 import { type DataPathResults, runDataPathBench } from './data-path.ts';
 import { type MemoryFigure, runMemoryBench } from './memory.ts';
 
+// Other programs' load spoils figures; the page says how much there was.
+const loadBefore = os.loadavg()[0]!;
 const { values } = parseArgs({ options: { seconds: { type: 'string' }, rounds: { type: 'string' } } });
 const options = {
   ...(values.seconds ? { seconds: Number(values.seconds) } : {}),
@@ -53,6 +55,7 @@ peers that take turns on the same machine in the same run, say more.
 | processor | ${os.cpus().length} × ${cpu?.model.trim()} |
 | memory | ${Math.round(os.totalmem() / 2 ** 30)} GiB |
 | system | ${system}, Linux ${os.release()} |
+| load before the run | ${loadBefore.toFixed(1)} |
 | Node.js | ${process.version} |
 | nbdkit | ${of('nbdkit', '--version')} |
 | qemu-nbd | ${of('qemu-nbd', '--version')} |
@@ -74,7 +77,7 @@ ${measurements.map(({ workload, server, median }) => `| ${workload} | ${server} 
 | figure | ratio | promised | |
 |---|---|---|---|
 ${figures.map(({ name, ratio, wanted }) => `| ${name} | ${ratio.toFixed(2)} | ${wanted === undefined ? '' : `≥ ${wanted}`} | ${wanted === undefined ? '' : verdict(ratio >= wanted)} |`).join('\n')}
-${missing.length > 0 ? `\nNot installed, so not measured: ${missing.join(', ')}.\n` : ''}`;
+${missing.length > 0 ? `\nNot installed, so not measured: ${missing.join(', ')}.` : ''}`.trimEnd();
 }
 
 function callSection(figures: readonly CallFigure[]): string {
