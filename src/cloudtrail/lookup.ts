@@ -5,11 +5,12 @@ import {
   type LookupEventsCommandInput,
   type LookupEventsCommandOutput,
 } from '@aws-sdk/client-cloudtrail';
-import type { Kysely } from 'kysely';
+import { type Kysely, sql } from 'kysely';
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import { operation } from '../aws/service.ts';
 import { firstPlaceAt, placesOf } from './event-id.ts';
+import { nameTerm, resourceTerm } from './record-store.ts';
 import type { TrailTables } from './records.ts';
 
 const resultsMax = 50;
@@ -45,54 +46,56 @@ export const lookupEvents = operation<LookupEventsCommandInput, Partial<LookupEv
       .limit(limit + 1);
     if (before !== undefined) query = query.where('e.seq', '<', before);
     const value = attribute?.AttributeValue ?? '';
+    const found = (term: string) =>
+      query.where('e.seq', 'in', (inner) =>
+        inner
+          .selectFrom('trail_terms as t')
+          .select('t.seq')
+          .where('t.account', '=', call.account)
+          .where('t.region', '=', call.region)
+          .where('t.term', '=', term),
+      );
+    // What has no term is found by reading the account's records, newest first.
+    const inDocument = (path: string) => sql`e.document ->> ${path}`;
     switch (attribute?.AttributeKey) {
       case undefined:
         break;
       case 'EventId': {
         const places = placesOf(value) ?? { from: 0, until: 0 };
         query = query
-          .where('e.event_id', '=', value)
           .where('e.seq', '>=', places.from)
-          .where('e.seq', '<', places.until);
+          .where('e.seq', '<', places.until)
+          .where(inDocument('$.eventID'), '=', value);
         break;
       }
       case 'EventName':
-        query = query.where('e.event_name', '=', value);
+        query = found(nameTerm(value));
+        break;
+      case 'ResourceName':
+        query = found(resourceTerm(value));
+        break;
+      case 'ResourceType':
+        query = query.where(
+          sql<boolean>`exists (select 1 from json_each(e.resources) as r where r.value ->> '$.type' = ${value})`,
+        );
         break;
       case 'EventSource':
-        query = query.where('e.event_source', '=', value);
+        query = query.where(inDocument('$.eventSource'), '=', value);
         break;
       case 'ReadOnly':
-        query = query.where('e.read_only', '=', value === 'true' ? 1 : 0);
+        query = query.where(inDocument('$.readOnly'), '=', value === 'true' ? 1 : 0);
         break;
       case 'Username':
         query = query.where('e.user_name', '=', value);
         break;
       case 'AccessKeyId':
-        query = query.where('e.access_key_id', '=', value);
+        query = query.where(inDocument('$.userIdentity.accessKeyId'), '=', value);
         break;
-      case 'ResourceName':
-      case 'ResourceType': {
-        const column = attribute!.AttributeKey === 'ResourceName' ? 'r.name' : 'r.type';
-        query = query.where('e.seq', 'in', (inner) =>
-          inner
-            .selectFrom('trail_resources as r')
-            .select('r.seq')
-            .where('r.account', '=', call.account)
-            .where('r.region', '=', call.region)
-            .where(column, '=', value),
-        );
-        break;
-      }
     }
     const rows = await query.execute();
     const page = rows.slice(0, limit);
-    const resources = await resourcesOf(
-      trail,
-      page.map((row) => row.seq),
-    );
     return {
-      Events: page.map((row) => eventOf(row, resources.get(row.seq) ?? [])),
+      Events: page.map(eventOf),
       NextToken: rows.length > limit ? makeToken(page[page.length - 1]!.seq, fingerprint) : undefined,
     };
   },
@@ -151,29 +154,21 @@ function checkTimes(call: Call, input: LookupEventsCommandInput): { from: number
   return { from: Math.max(0, Math.floor(from / 1000) * 1000), until };
 }
 
-async function resourcesOf(
-  trail: Kysely<TrailTables>,
-  seqs: number[],
-): Promise<Map<number, Array<{ name: string; type: string }>>> {
-  const found = new Map<number, Array<{ name: string; type: string }>>();
-  if (seqs.length === 0) return found;
-  const rows = await trail
-    .selectFrom('trail_resources')
-    .select(['seq', 'name', 'type'])
-    .where('seq', 'in', seqs)
-    .execute();
-  for (const { seq, name, type } of rows) found.set(seq, [...(found.get(seq) ?? []), { name, type }]);
-  return found;
-}
-
-function eventOf(row: TrailTables['trail_events'], resources: Array<{ name: string; type: string }>): Event {
+function eventOf(row: TrailTables['trail_events']): Event {
+  const document = JSON.parse(row.document) as {
+    eventID: string;
+    eventSource: string;
+    readOnly: boolean;
+    userIdentity: { accessKeyId?: string };
+  };
+  const resources = JSON.parse(row.resources) as Array<{ name: string; type: string }>;
   return {
-    EventId: row.event_id,
+    EventId: document.eventID,
     EventName: row.event_name,
-    ReadOnly: row.read_only ? 'true' : 'false',
-    AccessKeyId: row.access_key_id || undefined,
+    ReadOnly: String(document.readOnly),
+    AccessKeyId: document.userIdentity.accessKeyId,
     EventTime: new Date(row.time),
-    EventSource: row.event_source,
+    EventSource: document.eventSource,
     Username: row.user_name,
     Resources: resources.map(({ name, type }) => ({ ResourceName: name, ResourceType: type || undefined })),
     CloudTrailEvent: row.document,

@@ -5,39 +5,33 @@ import type { TrailRecord } from './record.ts';
 import type { TrailTables } from './records.ts';
 
 let insertEvent: CompiledQuery | undefined;
-let insertResource: CompiledQuery | undefined;
+let insertTerm: CompiledQuery | undefined;
 
 /** Appends records to the trail, in the transaction of the calls they describe. */
 export async function putRecords(db: AnyDatabase, records: readonly TrailRecord[]): Promise<void> {
   const trail: Kysely<TrailTables> = db;
   insertEvent ??= trail.insertInto('trail_events').values(emptyEvent).compile();
-  insertResource ??= trail
-    .insertInto('trail_resources')
-    .values({ account: '', region: '', name: '', seq: 0, type: '' })
+  insertTerm ??= trail
+    .insertInto('trail_terms')
+    .values({ account: '', region: '', term: '', seq: 0 })
     .onConflict((conflict) => conflict.doNothing())
     .compile();
   for (const record of records) {
-    const { seq, account, region } = record;
-    await trail.executeQuery({
-      ...insertEvent,
-      parameters: [
-        seq,
-        record.eventId,
-        account,
-        region,
-        record.time,
-        record.eventName,
-        record.eventSource,
-        record.readOnly ? 1 : 0,
-        record.userName,
-        record.accessKeyId,
-        record.document,
-      ],
-    });
-    for (const { name, type } of record.resources)
-      await trail.executeQuery({ ...insertResource, parameters: [account, region, name, seq, type] });
+    const { seq, account, region, time, eventName, userName, resources, document } = record;
+    const parameters = [seq, account, region, time, eventName, userName, JSON.stringify(resources), document];
+    await trail.executeQuery({ ...insertEvent, parameters });
+    for (const term of termsOf(eventName, resources))
+      await trail.executeQuery({ ...insertTerm, parameters: [account, region, term, seq] });
   }
 }
+
+/** The terms by which a record is found; also what has to go when the record does. */
+export function termsOf(eventName: string, resources: TrailRecord['resources']): string[] {
+  return [nameTerm(eventName), ...resources.map(({ name }) => resourceTerm(name))];
+}
+
+export const nameTerm = (eventName: string) => `EventName=${eventName}`;
+export const resourceTerm = (name: string) => `ResourceName=${name}`;
 
 /** Makes new records continue after those that a database already has. */
 export async function continueTrail(db: AnyDatabase): Promise<void> {
@@ -48,14 +42,11 @@ export async function continueTrail(db: AnyDatabase): Promise<void> {
 /** Gives the columns their order; Kysely lists them as they stand here. */
 const emptyEvent: TrailTables['trail_events'] = {
   seq: 0,
-  event_id: '',
   account: '',
   region: '',
   time: 0,
   event_name: '',
-  event_source: '',
-  read_only: 0,
   user_name: '',
-  access_key_id: '',
+  resources: '',
   document: '',
 };

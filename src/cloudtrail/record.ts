@@ -6,16 +6,12 @@ import { nextEventId } from './event-id.ts';
 /** One record of the trail: the columns that lookups use, and the CloudTrail document itself as JSON text. */
 export interface TrailRecord {
   readonly seq: number;
-  readonly eventId: string;
   readonly account: string;
   readonly region: string;
   /** ms since the epoch */
   readonly time: number;
   readonly eventName: string;
-  readonly eventSource: string;
-  readonly readOnly: boolean;
   readonly userName: string;
-  readonly accessKeyId: string;
   readonly resources: ReadonlyArray<{ readonly name: string; readonly type: string }>;
   readonly document: string;
 }
@@ -36,42 +32,51 @@ export function trailRecord(
   const time = call.clock.now();
   const { seq, eventId } = nextEventId(time);
   const failure = outcome.error === undefined ? undefined : describeError(outcome.error);
-  const document = {
-    eventVersion: '1.11',
-    userIdentity: userIdentity(call),
-    eventTime: new Date(time).toISOString().replace(/\.\d{3}Z$/, 'Z'),
+  const { resources } = details;
+  const rest = {
+    eventTime: wholeSecond(time),
     eventSource: service.eventSource,
     eventName: operation.name,
     awsRegion: call.region,
     sourceIPAddress: call.sourceIp,
     userAgent: call.userAgent,
-    ...failure,
+    errorCode: failure?.errorCode,
+    errorMessage: failure?.errorMessage,
     requestParameters: details.requestParameters ?? null,
     responseElements: failure ? null : (details.responseElements ?? null),
     requestID: call.requestId,
     eventID: eventId,
     readOnly,
-    ...(details.resources ? { resources: details.resources } : {}),
+    resources,
     eventType: 'AwsApiCall',
     managementEvent: true,
     recipientAccountId: call.account,
     eventCategory: 'Management',
   };
+  const document = `{"eventVersion":"1.11","userIdentity":${userIdentity(call)},${JSON.stringify(rest).slice(1)}`;
   return {
     seq,
-    eventId,
     account: call.account,
     region: call.region,
     time,
     eventName: operation.name,
-    eventSource: service.eventSource,
-    readOnly,
     userName: userName(call.principal),
-    accessKeyId: call.principal.accessKeyId ?? '',
-    resources:
-      details.lookupResources ?? (details.resources ?? []).map(({ ARN, type }) => ({ name: ARN, type: type ?? '' })),
-    document: JSON.stringify(document),
+    resources: details.lookupResources ?? (resources ?? []).map(({ ARN, type }) => ({ name: ARN, type: type ?? '' })),
+    document,
   };
+}
+
+let lastSecond = -1;
+let lastSecondText = '';
+
+/** ISO 8601 without fractions. Thousands of records share a second. */
+function wholeSecond(timeMs: number): string {
+  const second = Math.floor(timeMs / 1000);
+  if (second !== lastSecond) {
+    lastSecondText = new Date(second * 1000).toISOString().replace('.000Z', 'Z');
+    lastSecond = second;
+  }
+  return lastSecondText;
 }
 
 function describeError(error: unknown): { errorCode: string; errorMessage: string } {
@@ -79,19 +84,31 @@ function describeError(error: unknown): { errorCode: string; errorMessage: strin
   return { errorCode: 'InternalFailure', errorMessage: 'The request failed because of an internal error.' };
 }
 
-/** Source: CloudTrail user guide, "CloudTrail userIdentity element". */
-function userIdentity(call: Call): Record<string, unknown> {
-  const { principal } = call;
+/** One principal makes many calls: its part of the record is put into JSON once, as itself and through a service. */
+const identities = new WeakMap<Principal, { own?: string; invoked?: string }>();
+
+/** As JSON. Source: CloudTrail user guide, "CloudTrail userIdentity element". */
+function userIdentity({ principal, via }: Call): string {
+  let known = identities.get(principal);
+  if (!known) {
+    known = {};
+    identities.set(principal, known);
+  }
+  if (via === undefined) return (known.own ??= JSON.stringify(describePrincipal(principal)));
+  // A service that acts for itself says who it is, not on whose behalf.
+  return (known.invoked ??= JSON.stringify({ invokedBy: 'AWS Internal', ...describePrincipal(principal) }));
+}
+
+function describePrincipal(principal: Principal): Record<string, unknown> {
   if (principal.type === 'AWSService') return { type: 'AWSService', invokedBy: principal.principalId };
   return {
     type: principal.type,
     principalId: principal.principalId,
     arn: principal.arn,
     accountId: principal.account,
-    ...(principal.accessKeyId ? { accessKeyId: principal.accessKeyId } : {}),
-    ...(principal.userName ? { userName: principal.userName } : {}),
-    ...(principal.sessionIssuer ? { sessionContext: sessionContext(principal) } : {}),
-    ...(call.via ? { invokedBy: 'AWS Internal' } : {}),
+    accessKeyId: principal.accessKeyId,
+    userName: principal.userName,
+    sessionContext: principal.sessionIssuer && sessionContext(principal),
   };
 }
 
@@ -106,7 +123,7 @@ function sessionContext(principal: Principal): Record<string, unknown> {
       userName: issuer.userName,
     },
     attributes: {
-      creationDate: new Date(principal.session?.createdAt ?? 0).toISOString().replace(/\.\d{3}Z$/, 'Z'),
+      creationDate: wholeSecond(principal.session?.createdAt ?? 0),
       mfaAuthenticated: 'false',
     },
   };

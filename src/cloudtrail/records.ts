@@ -1,26 +1,24 @@
 import { sql } from 'kysely';
 import type { Migration } from '../database/migrations.ts';
 
-/** The trail's tables. */
+/** The trail's tables. Each record costs a handful of inserts before its call may be answered, so there are no more. */
 export interface TrailTables {
   trail_events: {
     /** Grows with time: ms since the epoch × 4096 + a counter (event-id.ts). Pages of a lookup run along it. */
     seq: number;
-    event_id: string;
     account: string;
     region: string;
     /** ms since the epoch */
     time: number;
     event_name: string;
-    event_source: string;
-    read_only: number;
     user_name: string;
-    access_key_id: string;
+    /** What LookupEvents lists as the event's resources: JSON, `[{name, type}]`. */
+    resources: string;
     /** The CloudTrail record as JSON. */
     document: string;
   };
-  /** Which resources an event names, as LookupEvents shows and finds them. */
-  trail_resources: { account: string; region: string; name: string; seq: number; type: string };
+  /** By what events are found without reading all: `EventName=…`, `ResourceName=…`. */
+  trail_terms: { account: string; region: string; term: string; seq: number };
 }
 
 export const trailMigrations: readonly Migration[] = [
@@ -28,15 +26,14 @@ export const trailMigrations: readonly Migration[] = [
     id: 'cloudtrail-001-events',
     async up(db) {
       await sql`create table trail_events (
-        seq integer primary key, event_id text not null, account text not null, region text not null, time integer not null,
-        event_name text not null, event_source text not null, read_only integer not null, user_name text not null,
-        access_key_id text not null, document text not null) strict`.execute(db);
+        seq integer primary key, account text not null, region text not null, time integer not null,
+        event_name text not null, user_name text not null, resources text not null, document text not null) strict`.execute(
+        db,
+      );
       await sql`create index trail_events_account on trail_events (account, region, seq)`.execute(db);
-      await sql`create index trail_events_name on trail_events (account, region, event_name, seq)`.execute(db);
-      await sql`create table trail_resources (
-        account text not null, region text not null, name text not null, seq integer not null, type text not null,
-        primary key (seq, name)) strict, without rowid`.execute(db);
-      await sql`create index trail_resources_name on trail_resources (account, region, name, seq)`.execute(db);
+      await sql`create table trail_terms (
+        account text not null, region text not null, term text not null, seq integer not null,
+        primary key (account, region, term, seq)) strict, without rowid`.execute(db);
     },
   },
 ];

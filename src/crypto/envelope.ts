@@ -11,7 +11,8 @@
  * A fresh 256-bit salt gives each message its own key, so that the number of messages under one material has no bound
  * that matters (GCM with random nonces under one key would: NIST SP 800-38D, section 8.3).
  */
-import { createCipheriv, createDecipheriv, hkdfSync, randomFillSync } from 'node:crypto';
+import { createCipheriv, createDecipheriv, hkdfSync } from 'node:crypto';
+import { fillPublicRandom } from './random.ts';
 
 const version = 1;
 const idBytes = 16;
@@ -46,7 +47,7 @@ export function sealEnvelope(
   blob[0] = version;
   blob.set(sender.keyId, 1);
   blob.set(sender.materialId, materialAt);
-  randomFillSync(blob, saltAt, saltBytes + nonceBytes);
+  fillPublicRandom(blob, saltAt, saltBytes + nonceBytes);
   sealInto(blob, material, plaintext, context);
   return blob;
 }

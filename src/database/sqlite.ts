@@ -42,7 +42,7 @@ export class SqliteDatabase implements Database {
       // Exclusive: the caches above hold for one process only, and a second server on the same file would break them.
       this.#sqlite.exec(
         'pragma locking_mode = exclusive; pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on;' +
-          'pragma temp_store = memory; pragma cache_size = -32768; pragma wal_autocheckpoint = 4000; begin immediate; commit',
+          'pragma temp_store = memory; pragma cache_size = -32768; pragma wal_autocheckpoint = 1000; begin immediate; commit',
       );
     } catch (error) {
       this.#sqlite.close();

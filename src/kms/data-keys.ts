@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import {
   DataKeySpec,
   type GenerateDataKeyRequest,
@@ -25,6 +24,7 @@ import {
   validate,
 } from '../aws/validate.ts';
 import { sealEnvelope } from '../crypto/envelope.ts';
+import { secretRandom } from '../crypto/random.ts';
 import { accountAccess, type Conditions, contextConditions } from './access.ts';
 import { checkContext, grantTokenList, keyIdText } from './constraints.ts';
 import { keyOperation, stopIfDryRun } from './key-operation.ts';
@@ -113,7 +113,7 @@ function newDataKey(_call: Call, input: DataKeyInput, key: Key, operationName: s
   requireSymmetric(key, operationName);
   stopIfDryRun(input);
   const length = input.NumberOfBytes ?? (input.KeySpec === 'AES_128' ? 16 : 32);
-  return randomBytes(length);
+  return secretRandom(length);
 }
 
 async function encryptDataKey(call: Call, store: KeyStore, key: Key, plaintext: Buffer, input: DataKeyInput) {
@@ -141,6 +141,6 @@ const generateRandom = operation<GenerateRandomRequest, GenerateRandomResponse>(
     return undefined;
   },
   access: (call) => [accountAccess(call, 'GenerateRandom')],
-  handle: (_call, input) => ({ Plaintext: randomBytes(input.NumberOfBytes!) }),
+  handle: (_call, input) => ({ Plaintext: secretRandom(input.NumberOfBytes!) }),
   record: (_call, input) => ({ requestParameters: parameters(input, ['NumberOfBytes']), resources: [] }),
 });

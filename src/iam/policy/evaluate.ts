@@ -90,8 +90,10 @@ function namingOf(statement: Statement, principal: Principal): Naming {
 function isNamed(element: PrincipalElement, principal: Principal): Naming {
   const names = principalNames(principal);
   if (element.AWS.some((name) => names.includes(name))) return 'principal';
-  const rootArn = new RegExp(`^arn:[a-z-]+:iam::${principal.account}:root$`);
-  if (element.AWS.some((name) => name === principal.account || rootArn.test(name))) return 'account';
+  const { account } = principal;
+  const rootArn = `:iam::${account}:root`;
+  if (element.AWS.some((name) => name === account || (name.startsWith('arn:aws') && name.endsWith(rootArn))))
+    return 'account';
   return element.anyone ? 'anyone' : 'nobody';
 }
 
