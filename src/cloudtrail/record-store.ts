@@ -4,30 +4,55 @@ import { continueAfter } from './event-id.ts';
 import type { TrailRecord } from './record.ts';
 import type { TrailTables } from './records.ts';
 
-let insertEvent: CompiledQuery | undefined;
-let insertTerm: CompiledQuery | undefined;
+/** Rows of one insert at most. Inserts of each number of rows are compiled once. */
+const rowsMax = 32;
+const inserts = new Map<string, CompiledQuery>();
 
 /** Appends records to the trail, in the transaction of the calls they describe. */
 export async function putRecords(db: AnyDatabase, records: readonly TrailRecord[]): Promise<void> {
-  const trail: Kysely<TrailTables> = db;
-  insertEvent ??= trail.insertInto('trail_events').values(emptyEvent).compile();
-  insertTerm ??= trail
-    .insertInto('trail_terms')
-    .values({ account: '', region: '', term: '', seq: 0 })
-    .onConflict((conflict) => conflict.doNothing())
-    .compile();
-  for (const record of records) {
-    const { seq, account, region, time, eventName, userName, resources, document } = record;
-    const parameters = [seq, account, region, time, eventName, userName, JSON.stringify(resources), document];
-    await trail.executeQuery({ ...insertEvent, parameters });
-    for (const term of termsOf(eventName, resources))
-      await trail.executeQuery({ ...insertTerm, parameters: [account, region, term, seq] });
+  const events = records.map((record) => [
+    record.seq,
+    record.account,
+    record.region,
+    record.time,
+    record.eventName,
+    record.userName,
+    JSON.stringify(record.resources),
+    record.document,
+  ]);
+  const terms = records.flatMap(({ seq, account, region, eventName, resources }) =>
+    termsOf(eventName, resources).map((term) => [account, region, term, seq]),
+  );
+  await insertRows(db, 'trail_events', emptyEvent, events);
+  await insertRows(db, 'trail_terms', emptyTerm, terms);
+}
+
+/** Inserts rows whose values stand in the order of `empty`'s members, many at a time: a statement costs more than a row. */
+async function insertRows<Table extends keyof TrailTables>(
+  trail: Kysely<TrailTables>,
+  table: Table,
+  empty: TrailTables[Table],
+  rows: ReadonlyArray<readonly unknown[]>,
+): Promise<void> {
+  for (let at = 0; at < rows.length; at += rowsMax) {
+    const some = rows.slice(at, at + rowsMax);
+    const name = `${table} ${some.length}`;
+    let insert = inserts.get(name);
+    if (!insert) {
+      const values = Array.from(some, () => empty);
+      insert = trail
+        .insertInto(table)
+        .values(values as never)
+        .compile();
+      inserts.set(name, insert);
+    }
+    await trail.executeQuery({ ...insert, parameters: some.flat() });
   }
 }
 
 /** The terms by which a record is found; also what has to go when the record does. */
 export function termsOf(eventName: string, resources: TrailRecord['resources']): string[] {
-  return [nameTerm(eventName), ...resources.map(({ name }) => resourceTerm(name))];
+  return [...new Set([nameTerm(eventName), ...resources.map(({ name }) => resourceTerm(name))])];
 }
 
 export const nameTerm = (eventName: string) => `EventName=${eventName}`;
@@ -50,3 +75,5 @@ const emptyEvent: TrailTables['trail_events'] = {
   resources: '',
   document: '',
 };
+
+const emptyTerm: TrailTables['trail_terms'] = { account: '', region: '', term: '', seq: 0 };

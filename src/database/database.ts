@@ -25,6 +25,12 @@ export interface Database {
    */
   durable(): Promise<void>;
 
+  /**
+   * `listener` runs at the end of every group of work, as a part of it: to write at once what its work has gathered. When
+   * it throws, the whole group is undone.
+   */
+  onCommitting(listener: (db: AnyDatabase) => Promise<void>): void;
+
   /** Whether the last group could be written. */
   readonly isUsable: boolean;
 

@@ -26,6 +26,7 @@ export class SqliteDatabase implements Database {
   readonly #db: AnyDatabase;
   readonly #queue: QueuedWork[] = [];
   readonly #undoneListeners: Array<() => void> = [];
+  readonly #committingListeners: Array<(db: AnyDatabase) => Promise<void>> = [];
   #waiting: Array<{ resolve: () => void; reject: (error: unknown) => void }> = [];
   #draining = false;
   #groupOpen = false;
@@ -88,6 +89,10 @@ export class SqliteDatabase implements Database {
     return this.#isUsable && !this.#closed;
   }
 
+  onCommitting(listener: (db: AnyDatabase) => Promise<void>): void {
+    this.#committingListeners.push(listener);
+  }
+
   onUndone(listener: () => void): void {
     this.#undoneListeners.push(listener);
   }
@@ -139,7 +144,7 @@ export class SqliteDatabase implements Database {
       await new Promise((resolve) => setImmediate(resolve));
       if (this.#queue.length === 0) break;
     }
-    this.#commit();
+    await this.#commit();
   }
 
   async #runOne({ work, atomic, resolve, reject }: QueuedWork): Promise<void> {
@@ -150,7 +155,13 @@ export class SqliteDatabase implements Database {
     }
   }
 
-  #commit(): void {
+  async #commit(): Promise<void> {
+    try {
+      for (const write of this.#committingListeners) await write(this.#db);
+    } catch (error) {
+      this.#undo(error);
+      return;
+    }
     const waiting = this.#waiting;
     try {
       this.#sqlite.exec('commit');

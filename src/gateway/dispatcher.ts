@@ -42,6 +42,9 @@ interface FailureContext {
   readonly operationName: string;
 }
 
+/** For operations that don't wait: a signal of their own would be made for nothing. */
+const neverCancelled = new AbortController().signal;
+
 export class Dispatcher {
   readonly #router: Router;
   readonly #verifier: SignatureVerifier;
@@ -103,12 +106,13 @@ export class Dispatcher {
   }
 
   async #run(
-    { wire, requestId, sourceIp, isSecure, cancelled }: Arrival,
+    arrival: Arrival,
     authorization: Authorization | AuthError,
     service: Service,
     operation: Operation,
     recognized: RecognizedRequest,
   ): Promise<unknown> {
+    const { wire, requestId, sourceIp, isSecure } = arrival;
     if ('problem' in authorization) throw authorization;
     const { principal, audience, region } = await this.#verifier.verify(wire, authorization, {
       service: service.name,
@@ -127,7 +131,7 @@ export class Dispatcher {
       isSecure,
       userAgent,
       requestId,
-      cancelled,
+      cancelled: operation.effect === 'waits' ? arrival.cancelled : neverCancelled,
     });
   }
 

@@ -9,7 +9,8 @@ type FlightLimits = Pick<Limits, 'inFlightMax' | 'inFlightBodyMaxBytes' | 'bodyM
  */
 export class Flights {
   readonly #limits: FlightLimits;
-  readonly #controllers = new Map<ServerResponse, AbortController>();
+  /** A controller is made when something asks for its signal; most requests never wait. */
+  readonly #flying = new Map<ServerResponse, AbortController | undefined>();
   /** Bytes taken by bodies: blocks of data have room of their own, so that they never crowd out other requests. */
   readonly #bodyBytes = { block: 0, other: 0 };
   #isClosing = false;
@@ -19,7 +20,7 @@ export class Flights {
   }
 
   get count(): number {
-    return this.#controllers.size;
+    return this.#flying.size;
   }
 
   /**
@@ -32,27 +33,32 @@ export class Flights {
     if (this.count >= this.#limits.inFlightMax) return false;
     const kind = bodyLimit > this.#limits.bodyMaxBytes ? 'block' : 'other';
     if (this.#bodyBytes[kind] + bytes > this.#limits.inFlightBodyMaxBytes) return false;
-    const controller = new AbortController();
-    if (this.#isClosing) controller.abort();
-    this.#controllers.set(response, controller);
+    this.#flying.set(response, undefined);
     this.#bodyBytes[kind] += bytes;
     response.once('close', () => {
-      this.#controllers.delete(response);
+      const controller = this.#flying.get(response);
+      this.#flying.delete(response);
       this.#bodyBytes[kind] -= bytes;
-      if (!response.writableFinished) controller.abort();
+      if (!response.writableFinished) controller?.abort();
     });
     return true;
   }
 
   /** Aborts when the client of this response goes away, or the server shuts down. */
   signalOf(response: ServerResponse): AbortSignal {
-    return this.#controllers.get(response)?.signal ?? AbortSignal.abort();
+    if (this.#isClosing || !this.#flying.has(response)) return AbortSignal.abort();
+    let controller = this.#flying.get(response);
+    if (!controller) {
+      controller = new AbortController();
+      this.#flying.set(response, controller);
+    }
+    return controller.signal;
   }
 
   /** Tells operations that wait for something to stop waiting. */
   cancelAll(): void {
     this.#isClosing = true;
-    for (const controller of this.#controllers.values()) controller.abort();
+    for (const controller of this.#flying.values()) controller?.abort();
   }
 }
 

@@ -53,11 +53,19 @@ export class Pipeline {
   readonly #clock: Clock;
   readonly #signals: Signals;
 
+  /** Of the group of work that is running: written together just before it is committed. */
+  readonly #records: TrailRecord[] = [];
+  readonly #events: BusEvent[] = [];
+
   constructor(parts: { database: Database; services: readonly Service[]; clock: Clock; signals: Signals }) {
     this.#database = parts.database;
     this.#services = new Map(parts.services.map((service) => [service.name, service]));
     this.#clock = parts.clock;
     this.#signals = parts.signals;
+    this.#database.onCommitting(async (db) => {
+      if (this.#records.length > 0) await putRecords(db, this.#records.splice(0));
+      if (this.#events.length > 0) await putEvents(db, this.#events.splice(0));
+    });
   }
 
   /**
@@ -113,7 +121,7 @@ export class Pipeline {
       async (db) => {
         const call = this.#call(who, service, operation, outbox, db);
         const outcome = await this.#attempt(call, service, operation, input, outbox);
-        await this.#flush(db, outbox);
+        this.#flush(outbox);
         return outcome;
       },
       { atomic: false },
@@ -145,9 +153,9 @@ export class Pipeline {
     } catch (caught) {
       error = caught;
     }
-    await this.#database.run((db) => {
+    await this.#database.run(async () => {
       this.#record(call, service, operation, input, { output, error, subject }, outbox);
-      return this.#flush(db, outbox);
+      this.#flush(outbox);
     });
     await this.#database.durable();
     this.#raise(outbox);
@@ -200,10 +208,11 @@ export class Pipeline {
     outbox.records.push(trailRecord(call, service, operation, input, outcome));
   }
 
-  async #flush(db: AnyDatabase, outbox: Outbox): Promise<void> {
-    if (outbox.records.length > 0) await putRecords(db, outbox.records.splice(0));
+  /** Hands what a call leaves behind to the group of work it is in; called inside `run`. */
+  #flush(outbox: Outbox): void {
+    if (outbox.records.length > 0) this.#records.push(...outbox.records.splice(0));
     if (outbox.events.length > 0) {
-      await putEvents(db, outbox.events.splice(0));
+      this.#events.push(...outbox.events.splice(0));
       outbox.topics.push('events');
     }
   }
@@ -251,7 +260,7 @@ export class Pipeline {
               failure = { error };
               return undefined;
             } finally {
-              await pipeline.#flush(inside, outbox);
+              pipeline.#flush(outbox);
             }
           },
           { atomic: false },

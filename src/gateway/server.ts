@@ -169,12 +169,15 @@ class Server {
     const started = performance.now();
     const { socket } = request.raw;
     const body = (request.body as Buffer | undefined) ?? Buffer.alloc(0);
+    const flights = this.#flights;
     const answer = await this.#dispatcher.dispatch({
       wire: { ...wireHead(request.raw), body },
       requestId: randomUUID(),
       sourceIp: sourceIpOf(socket),
       isSecure: 'encrypted' in socket,
-      cancelled: this.#flights.signalOf(reply.raw),
+      get cancelled() {
+        return flights.signalOf(reply.raw);
+      },
     });
     this.#metrics.count(answer.service, answer.operation, answer.code, (performance.now() - started) / 1000);
     send(reply, answer);

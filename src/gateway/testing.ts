@@ -40,7 +40,8 @@ export class FakeCredentials implements CredentialStore {
 }
 
 function fakeOperation(name: string, schema: Operation['schema']): Operation {
-  return { name, schema, effect: 'reads', access: () => [], handle: () => ({}) };
+  // Only operations that wait are told when their client has gone away.
+  return { name, schema, effect: 'waits', access: () => [], handle: () => ({}) };
 }
 
 /** A service that has `implemented` of its catalogue; what the operations do is the executor's. */
