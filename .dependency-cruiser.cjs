@@ -1,6 +1,6 @@
 /**
- * The layout, as rules: imports point one way, cli → gateway → services → (aws, crypto, database), and the host stands
- * apart. test/layout.test.ts runs them.
+ * The layout, as rules: imports point one way, cli → gateway → services → (aws, crypto, database, files), and the host
+ * stands apart. test/layout.test.ts runs them.
  */
 const services = '(iam|kms|ec2|ebs|cloudtrail|events|cloudformation)';
 const tests = '\\.test\\.ts$|^src/gateway/testing(-http)?\\.ts$';
@@ -33,29 +33,29 @@ module.exports = {
       name: 'vocabulary-at-the-bottom',
       comment: 'What all services share depends on none of them.',
       severity: 'error',
-      from: { path: '^src/(aws|crypto|database)/', pathNot: tests },
-      to: { path: '^src/', pathNot: '^src/(aws|crypto|database)/' },
+      from: { path: '^src/(aws|crypto|database|files)/', pathNot: tests },
+      to: { path: '^src/', pathNot: '^src/(aws|crypto|database|files)/' },
     },
     {
       name: 'crypto-alone',
-      comment: 'Cryptography depends on nothing of ours, so that it can be read by itself.',
+      comment: 'Cryptography depends on nothing of ours but how files are written, so that it can be read by itself.',
       severity: 'error',
       from: { path: '^src/crypto/', pathNot: tests },
-      to: { path: '^src/', pathNot: '^src/crypto/' },
+      to: { path: '^src/', pathNot: '^src/(crypto|files)/' },
     },
     {
       name: 'host-apart',
       comment: 'The host reaches the control plane only over the API: no service, no database.',
       severity: 'error',
       from: { path: '^src/host/', pathNot: tests },
-      to: { path: '^src/', pathNot: '^src/(host|blocks|crypto|aws)/' },
+      to: { path: '^src/', pathNot: '^src/(host|blocks|crypto|aws|files)/' },
     },
     {
       name: 'blocks-apart',
       comment: 'Where bytes rest is nobody else’s business.',
       severity: 'error',
       from: { path: '^src/blocks/', pathNot: tests },
-      to: { path: '^src/', pathNot: '^src/(blocks|crypto|aws)/' },
+      to: { path: '^src/', pathNot: '^src/(blocks|crypto|aws|files)/' },
     },
     {
       name: 'gateway-below-cli',

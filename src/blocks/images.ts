@@ -17,6 +17,7 @@ import {
   unlinkSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
+import { syncDirectory } from '../files/durable.ts';
 import { libc, lockExclusive, lockNonBlocking, lockShared } from './libc.ts';
 
 /** Image sizes are whole data units, so that no unit is cut short. */
@@ -158,14 +159,5 @@ function checkImageSize(path: string, fd: number, sizeBytes: number): void {
 function checkSize(sizeBytes: number): void {
   if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % sizeStepBytes !== 0) {
     throw new RangeError(`the size of a volume image is a positive multiple of ${sizeStepBytes}, not ${sizeBytes}`);
-  }
-}
-
-function syncDirectory(directory: string): void {
-  const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
   }
 }

@@ -6,18 +6,8 @@
  * Sealed form: version 1 (1 byte) | nonce (12) | ciphertext | tag (16); AES-256-GCM, the caller's additional data bound in.
  */
 import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto';
-import {
-  closeSync,
-  existsSync,
-  fstatSync,
-  fsyncSync,
-  linkSync,
-  openSync,
-  readSync,
-  unlinkSync,
-  writeSync,
-} from 'node:fs';
-import { dirname } from 'node:path';
+import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs';
+import { writePrivateFile } from '../files/durable.ts';
 
 const rootKeyBytes = 32;
 const version = 1;
@@ -103,26 +93,11 @@ export function loadRootKeyFile(path: string): RootKey {
 }
 
 function createRootKeyFile(path: string): void {
-  const temporary = `${path}.${process.pid}.new`;
   const key = randomBytes(rootKeyBytes);
-  const file = openSync(temporary, 'wx', 0o600);
   try {
-    writeSync(file, key);
-    fsyncSync(file);
+    // Kept, should another process have made one in the meantime: what it sealed must stay open.
+    writePrivateFile(path, key, 'keep');
   } finally {
-    closeSync(file);
     key.fill(0);
-  }
-  try {
-    // A link, not a rename: it never replaces a key that another process made in the meantime.
-    linkSync(temporary, path);
-  } finally {
-    unlinkSync(temporary);
-  }
-  const directory = openSync(dirname(path), 'r');
-  try {
-    fsyncSync(directory);
-  } finally {
-    closeSync(directory);
   }
 }

@@ -1,8 +1,9 @@
-import { chmodSync, closeSync, fsyncSync, openSync } from 'node:fs';
+import { chmodSync, closeSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { Kysely } from 'kysely';
 import type { AnyDatabase } from '../aws/call.ts';
+import { syncDirectory } from '../files/durable.ts';
 import { type Database, DatabaseUnavailable } from './database.ts';
 import { sqliteDialect } from './sqlite-dialect.ts';
 
@@ -190,10 +191,5 @@ export class SqliteDatabase implements Database {
 function createPrivateFile(path: string): void {
   closeSync(openSync(path, 'a', 0o600));
   chmodSync(path, 0o600);
-  const directory = openSync(dirname(path), 'r');
-  try {
-    fsyncSync(directory);
-  } finally {
-    closeSync(directory);
-  }
+  syncDirectory(dirname(path));
 }

@@ -1,5 +1,5 @@
-import { closeSync, existsSync, fsyncSync, openSync, renameSync, writeSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { existsSync } from 'node:fs';
+import { writePrivateFile } from '../files/durable.ts';
 import type { AccessKey } from './access-keys.ts';
 
 /**
@@ -8,21 +8,7 @@ import type { AccessKey } from './access-keys.ts';
  */
 export function writeCredentialsFile(path: string, key: AccessKey, comment: string): void {
   const text = `# ${comment}\n[default]\naws_access_key_id = ${key.accessKeyId}\naws_secret_access_key = ${key.secretAccessKey}\n`;
-  const temporary = `${path}.${process.pid}.new`;
-  const file = openSync(temporary, 'w', 0o600);
-  try {
-    writeSync(file, text);
-    fsyncSync(file);
-  } finally {
-    closeSync(file);
-  }
-  renameSync(temporary, path);
-  const directory = openSync(dirname(path), 'r');
-  try {
-    fsyncSync(directory);
-  } finally {
-    closeSync(directory);
-  }
+  writePrivateFile(path, text, 'replace');
 }
 
 /** Whether the file is there; without it its key is unknown to everyone, and a new one has to be made. */
