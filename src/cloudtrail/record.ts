@@ -27,7 +27,7 @@ export function trailRecord(
   input: object,
   outcome: { output?: unknown; error?: unknown; subject?: unknown },
 ): TrailRecord {
-  const details: RecordDetails = operation.record?.(call, input, outcome.output, outcome.subject) ?? {};
+  const details = detailsOf(call, operation, input, outcome);
   const readOnly = operation.readOnly ?? operation.effect === 'reads';
   const time = call.clock.now();
   const { seq, eventId } = nextEventId(time);
@@ -64,6 +64,21 @@ export function trailRecord(
     resources: details.lookupResources ?? (resources ?? []).map(({ ARN, type }) => ({ name: ARN, type: type ?? '' })),
     document,
   };
+}
+
+function detailsOf(
+  call: Call,
+  operation: Operation,
+  input: object,
+  outcome: { output?: unknown; error?: unknown; subject?: unknown },
+): RecordDetails {
+  try {
+    return operation.record?.(call, input, outcome.output, outcome.subject) ?? {};
+  } catch (error) {
+    if (outcome.error === undefined) throw error;
+    // A call that failed goes on record in any case; its input may have any form.
+    return {};
+  }
 }
 
 let lastSecond = -1;

@@ -6,6 +6,7 @@ import { AwsError } from '../aws/errors.ts';
 import { type Operation, operation, type Service } from '../aws/service.ts';
 import { Signals } from '../aws/signals.ts';
 import { createCloudTrail } from '../cloudtrail/index.ts';
+import { DatabaseUnavailable } from '../database/database.ts';
 import { migrate } from '../database/migrations.ts';
 import { SqliteDatabase } from '../database/sqlite.ts';
 import { eventMigrations } from '../events/records.ts';
@@ -80,11 +81,47 @@ const operations: Record<string, Operation> = {
       throw new AwsError('Rain', 'Went home.');
     },
   }),
+  Unrecordable: operation<{ fail?: boolean }, object>({
+    name: 'Unrecordable',
+    effect: 'writes',
+    access: () => [mine],
+    async handle(call, { fail }) {
+      await put(call, 'ghost');
+      if (fail) throw new AwsError('ShelfBroke', 'The shelf broke.');
+      return {};
+    },
+    record() {
+      throw new TypeError('no words');
+    },
+  }),
   Forbidden: operation({
     name: 'Forbidden',
     effect: 'writes',
     access: () => [{ ...mine, resourceAccount: '999988887777' }],
     handle: (call) => put(call, 'stolen'),
+  }),
+  /** Its record can't be written where `how` says so. */
+  Unspeakable: operation<{ how: 'always' | 'when it succeeds' }, object>({
+    name: 'Unspeakable',
+    effect: 'writes',
+    access: () => [mine],
+    async handle(call) {
+      await put(call, 'secret');
+      return {};
+    },
+    record(_call, { how }, output) {
+      if (how === 'always' || output) throw new Error('no words');
+      return { requestParameters: { how } };
+    },
+  }),
+  Cheer: operation<{ times: number }, object>({
+    name: 'Cheer',
+    effect: 'writes',
+    access: () => [mine],
+    handle(call, { times }) {
+      for (let i = 0; i < times; i++) call.emit(event);
+      return {};
+    },
   }),
   ForHosts: operation({ name: 'ForHosts', effect: 'reads', audience: 'host', access: () => [], handle: () => ({}) }),
   Inner: operation({ name: 'Inner', effect: 'reads', audience: 'service', access: () => [], handle: () => ({}) }),
@@ -204,6 +241,13 @@ describe('Pipeline', () => {
     expect((await trail()).map((record) => record.eventName)).toEqual(['Put', 'Deliver', 'Errand']);
   });
 
+  it('undoes what it can not record, and records every failure', async () => {
+    await expect(execute('Unrecordable')).rejects.toThrow('no words');
+    await expect(execute('Unrecordable', { fail: true })).rejects.toThrow('The shelf broke.');
+    expect(await items()).toEqual([]);
+    expect((await trail()).map((record) => record.errorCode)).toEqual(['InternalFailure', 'ShelfBroke']);
+  });
+
   it('refuses before the operation runs, and records the refusal', async () => {
     await expect(execute('Forbidden')).rejects.toMatchObject({ code: 'AccessDenied' });
     expect(await items()).toEqual([]);
@@ -218,5 +262,29 @@ describe('Pipeline', () => {
     await expect(execute('Inner')).rejects.toMatchObject({ code: 'AccessDeniedException' });
     await expect(execute('Inner', {}, host)).rejects.toMatchObject({ code: 'AccessDeniedException' });
     expect(await items()).toEqual([]);
+  });
+
+  it.each(['always', 'when it succeeds'])(
+    'keeps nothing of a call whose record fails %s, and records that',
+    async (how) => {
+      await expect(execute('Unspeakable', { how })).rejects.toThrow('no words');
+      expect(await items()).toEqual([]);
+      expect(await trail()).toMatchObject([{ eventName: 'Unspeakable', errorCode: 'InternalFailure' }]);
+    },
+  );
+
+  it('puts any number of events on the bus', async () => {
+    await execute('Cheer', { times: 10_000 });
+    expect(await eventCount()).toBe(10_000);
+  });
+
+  it('keeps no event or record of a group that could not be written', async () => {
+    await database.run((db) => sql`alter table trail_events rename to elsewhere`.execute(db));
+    await expect(execute('Put', { item: 'apple' })).rejects.toThrow(DatabaseUnavailable);
+    await database.run((db) => sql`alter table elsewhere rename to trail_events`.execute(db));
+    await execute('Order', { item: 'pear', catches: true });
+    expect(await items()).toEqual(['order']);
+    expect((await trail()).map((record) => record.eventName)).toEqual(['Put', 'Order']);
+    expect(await eventCount()).toBe(1);
   });
 });

@@ -66,6 +66,11 @@ export class Pipeline {
       if (this.#records.length > 0) await putRecords(db, this.#records.splice(0));
       if (this.#events.length > 0) await putEvents(db, this.#events.splice(0));
     });
+    // What a group that was undone has left behind never happened.
+    this.#database.onUndone(() => {
+      this.#records.length = 0;
+      this.#events.length = 0;
+    });
   }
 
   /**
@@ -176,11 +181,13 @@ export class Pipeline {
     const steps = async () => {
       subject = await operation.resolve?.(call, input);
       await this.#authorize(call, service, operation, input, subject);
-      return operation.handle(call, input, subject);
+      const output = await operation.handle(call, input, subject);
+      // Inside of what can be undone: what can't be recorded must not have happened.
+      this.#record(call, service, operation, input, { output, subject }, outbox);
+      return output;
     };
     try {
       const output = operation.effect === 'reads' ? await steps() : await this.#database.nested(call.db, steps);
-      this.#record(call, service, operation, input, { output, subject }, outbox);
       return { output };
     } catch (error) {
       outbox.topics.length = topicsBefore;
