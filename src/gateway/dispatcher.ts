@@ -73,10 +73,12 @@ export class Dispatcher {
     try {
       if (!service) throw route.refusal!;
       const recognized = handler.recognize(service, wire);
-      const operation = service.operations[recognized.operationName];
-      const isKnown = operation !== undefined || Object.hasOwn(service.catalogue, recognized.operationName);
-      if (isKnown) operationName = recognized.operationName;
-      if (!operation) throw handler.unknownOperation(service, recognized.operationName, isKnown);
+      const name = recognized.operationName;
+      // Own properties alone: the name is the client's, and every object has a `constructor`.
+      const operation = Object.hasOwn(service.operations, name) ? service.operations[name] : undefined;
+      const isKnown = operation !== undefined || Object.hasOwn(service.catalogue, name);
+      if (isKnown) operationName = name;
+      if (!operation) throw handler.unknownOperation(service, name, isKnown);
       const output = await this.#run(arrival, authorization, service, operation, recognized);
       const response = handler.encode(service, operation, output, requestId);
       return { response, service: service.name, operation: operationName, code: 'OK' };

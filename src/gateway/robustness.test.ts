@@ -31,6 +31,21 @@ describe('bodies', () => {
     expect([form.status, form.text.includes('<Code>MalformedQueryString</Code>')]).toEqual([400, true]);
   });
 
+  test.each(['constructor', '__proto__', 'toString'])('%s, which every object has, is no operation', async (name) => {
+    let executed = 0;
+    await start(() => executed++);
+    for (const [service, headers, body] of [
+      ['kms', kmsHeaders(name), '{}'],
+      ['coffer', { ...kmsHeaders(name), 'x-amz-target': `Coffer.${name}` }, '{}'],
+    ] as const) {
+      const reply = await sendSigned(service, { headers, body });
+      expect([reply.status, JSON.parse(reply.text).__type]).toEqual([400, 'UnknownOperationException']);
+    }
+    const form = await sendSigned('ec2', { headers: formHeaders, body: `Action=${name}&Version=2016-11-15` });
+    expect([form.status, form.text.includes('<Code>InvalidAction</Code>')]).toEqual([400, true]);
+    expect(executed).toBe(0);
+  });
+
   test('operations that do not exist, or not here', async () => {
     await start();
     const kms = new KMSClient(clientConfig(running.endpoint));
