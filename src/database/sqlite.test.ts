@@ -99,6 +99,23 @@ describe('SqliteDatabase', () => {
     expect(await all()).toEqual([{ k: 'after' }, { k: 'before' }]);
   });
 
+  it('undoes the whole group, and runs nothing more in it, when SQLite gives the transaction up by itself', async () => {
+    await database.durable();
+    let undone = 0;
+    database.onUndone(() => undone++);
+    const outcomes = await Promise.allSettled([
+      put('before', 1).then(() => database.durable()),
+      // What SQLite does when the disk fills up, or a page can't be read, in the middle of a statement.
+      database.run((db) => sql`rollback`.execute(db)).then(() => database.durable()),
+      put('after', 2).then(() => database.durable()),
+    ]);
+    expect(outcomes.map((outcome) => outcome.status)).toEqual(['rejected', 'rejected', 'fulfilled']);
+    for (const outcome of outcomes.slice(0, 2))
+      expect(outcome).toMatchObject({ reason: expect.any(DatabaseUnavailable) });
+    expect(undone).toBe(1);
+    expect(await all()).toEqual([{ k: 'after' }]);
+  });
+
   it('refuses a second server on the same file, in words that help', () => {
     expect(() => new SqliteDatabase(path)).toThrow(/in use by another coffer server/);
   });

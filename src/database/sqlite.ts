@@ -138,6 +138,8 @@ export class SqliteDatabase implements Database {
       while (count < groupWorkMax && performance.now() - started < groupTimeMaxMs && (queued = this.#queue.shift())) {
         count++;
         await this.#runOne(queued);
+        // Out of disk space or unable to read, SQLite rolls back by itself, in the middle of a statement: the group is lost.
+        if (!this.#sqlite.isTransaction) return this.#undo(new Error('SQLite gave the transaction up'));
       }
       const full = count >= groupWorkMax || performance.now() - started >= groupTimeMaxMs;
       if (full) break;
@@ -152,7 +154,7 @@ export class SqliteDatabase implements Database {
     try {
       resolve(await (atomic ? this.nested(this.#db, () => work(this.#db)) : work(this.#db)));
     } catch (error) {
-      reject(error);
+      reject(this.#sqlite.isTransaction ? error : new DatabaseUnavailable(error));
     }
   }
 
