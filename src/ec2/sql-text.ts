@@ -17,7 +17,14 @@ export function textMatches(filter: Filter, text: Expression): Condition {
   const patterns = filter.values.filter(({ literal }) => literal === undefined);
   const parts = patterns.map((value) => sql<SqlBool>`${text} glob ${globPattern(value.text)}`);
   if (literals.length > 0) parts.push(sql<SqlBool>`${text} in (${sql.join(literals)})`);
-  return sql<SqlBool>`(${sql.join(parts, sql` or `)})`;
+  return anyOf(parts);
+}
+
+/** One of the conditions, nested evenly: SQLite bounds the depth of an expression, and a chain of `or` is all depth. */
+function anyOf(conditions: readonly Condition[]): Condition {
+  if (conditions.length <= 1) return conditions[0] ?? never;
+  const half = conditions.length >> 1;
+  return sql<SqlBool>`(${anyOf(conditions.slice(0, half))} or ${anyOf(conditions.slice(half))})`;
 }
 
 /** `2026-08-01T12:00:00.000Z`, from ms since the epoch. */
