@@ -13,6 +13,11 @@ import {
 
 /** How many prepared statements are kept; hot queries are few, and ad-hoc filters must not grow without bound. */
 const preparedStatementsMax = 500;
+/**
+ * A longer statement is not kept: it comes from a request with many ids or filter values, hardly ever comes again as it
+ * is, and takes megabytes when prepared.
+ */
+const keptLengthMax = 8192;
 
 /**
  * Kysely over the SQLite that Node.js has built in. There is one connection and the caller (SqliteDatabase) decides where
@@ -65,12 +70,13 @@ class SqliteConnection implements DatabaseConnection {
   #prepare(sql: string) {
     const known = this.#statements.get(sql);
     if (known) return known;
+    const statement = this.#database.prepare(sql);
+    const prepared = { statement, returnsRows: statement.columns().length > 0 };
+    if (sql.length > keptLengthMax) return prepared;
     if (this.#statements.size >= preparedStatementsMax) {
       const oldest = this.#statements.keys().next().value;
       if (oldest !== undefined) this.#statements.delete(oldest);
     }
-    const statement = this.#database.prepare(sql);
-    const prepared = { statement, returnsRows: statement.columns().length > 0 };
     this.#statements.set(sql, prepared);
     return prepared;
   }
