@@ -140,13 +140,24 @@ export async function checkAttachable(
 async function checkVolumeFree(call: Call, volume: VolumeRow, instance: InstanceRow): Promise<void> {
   const attachments = await tables(call)
     .selectFrom('ec2_attachments')
-    .select('instance_id')
-    .where('volume_id', '=', volume.volume_id)
+    .innerJoin('ec2_instances', 'ec2_instances.instance_id', 'ec2_attachments.instance_id')
+    .select(['ec2_attachments.instance_id', 'ec2_instances.host_id'])
+    .where('ec2_attachments.volume_id', '=', volume.volume_id)
     .execute();
   if (attachments.length === 0) return;
   const isThere = attachments.some((other) => other.instance_id === instance.instance_id);
   if (!volume.multi_attach || isThere)
     throw new AwsError('VolumeInUse', `${volume.volume_id} is already attached to an instance`);
+  // A host opens an image once. An instance without a host may still come to the same one.
+  const onHost = attachments.find(
+    (other) => other.host_id === instance.host_id || other.host_id === null || instance.host_id === null,
+  );
+  if (onHost)
+    throw new AwsError(
+      'UnsupportedOperation',
+      `The Multi-Attach volume '${volume.volume_id}' is attached to instance '${onHost.instance_id}' on the host of ` +
+        `instance '${instance.instance_id}'; a host can have a volume open for one instance only.`,
+    );
   if (attachments.length >= multiAttachMax)
     throw new AwsError(
       'AttachmentLimitExceeded',
