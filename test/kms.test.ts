@@ -1,6 +1,7 @@
 /** The key service through the clients that people have: the aws CLI, the JavaScript SDK and boto3, on a real server. */
 import {
   CancelKeyDeletionCommand,
+  ConnectCustomKeyStoreCommand,
   CreateAliasCommand,
   CreateGrantCommand,
   CreateKeyCommand,
@@ -29,7 +30,6 @@ import {
   RetireGrantCommand,
   RevokeGrantCommand,
   ScheduleKeyDeletionCommand,
-  SignCommand,
   TagResourceCommand,
   UntagResourceCommand,
   UpdateAliasCommand,
@@ -253,9 +253,10 @@ describe('with the JavaScript SDK', () => {
   });
 
   test('an operation that is not here yet names itself', async () => {
-    const { KeyId } = await newKey();
-    const sign = new SignCommand({ KeyId, Message: Buffer.from('x'), SigningAlgorithm: 'ECDSA_SHA_256' });
-    await expect(kms.send(sign)).rejects.toMatchObject({ message: expect.stringContaining('Sign') });
+    const connect = new ConnectCustomKeyStoreCommand({ CustomKeyStoreId: 'cks-1' });
+    await expect(kms.send(connect)).rejects.toMatchObject({
+      message: expect.stringContaining('ConnectCustomKeyStore'),
+    });
   });
 
   test('other accounts and regions have keys of their own', async () => {

@@ -13,8 +13,10 @@ import { grantOperations } from './grants.ts';
 import { KeyStore } from './key-store.ts';
 import { keyOperations } from './keys.ts';
 import { policyOperations } from './policies.ts';
+import { publicKeyOperations } from './public-keys.ts';
 import { kmsMigrations } from './records.ts';
 import { rotationOperations } from './rotation.ts';
+import { signatureOperations } from './signatures.ts';
 import { tagOperations } from './tags.ts';
 
 export function createKms({ rootKey }: { rootKey: RootKey }): Service {
@@ -30,6 +32,8 @@ export function createKms({ rootKey }: { rootKey: RootKey }): Service {
     ...rotationOperations(store),
     ...ciphertextOperations(store),
     ...dataKeyOperations(store),
+    ...publicKeyOperations(store),
+    ...signatureOperations(store),
     ...grantOperations(store),
   ];
   return {

@@ -20,7 +20,7 @@ export function keyMetadata(key: Key): KeyMetadata & { KeyId: string } {
     KeyManager: key.key_manager,
     CustomerMasterKeySpec: key.key_spec as KeyMetadata['CustomerMasterKeySpec'],
     KeySpec: key.key_spec as KeySpec,
-    ...algorithmsOf(key.key_spec as KeySpec, key.key_usage as KeyUsageType),
+    ...algorithmsOf(key.key_spec, key.key_usage),
     MultiRegion: false,
     ...(isSymmetric && key.keyMaterialId ? { CurrentKeyMaterialId: key.keyMaterialId } : {}),
   };

@@ -3,7 +3,7 @@
  * only, and is not here. Source: API_CreateKey.
  */
 import { generateKeyPair, generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto';
-import type { GrantOperation, KeyMetadata, KeySpec, KeyUsageType } from '@aws-sdk/client-kms';
+import type { GrantOperation, KeyMetadata, KeyUsageType } from '@aws-sdk/client-kms';
 import { AwsError } from '../aws/errors.ts';
 
 interface Spec {
@@ -105,13 +105,18 @@ function keyPairElsewhere({ options }: { options?: object }): Promise<KeyPair> {
   );
 }
 
+/** Whether keys of the spec have a public half. */
+export function isAsymmetric(spec: string): boolean {
+  return typeof specs[spec]?.material === 'object';
+}
+
 type Algorithms = Pick<
   KeyMetadata,
   'EncryptionAlgorithms' | 'SigningAlgorithms' | 'MacAlgorithms' | 'KeyAgreementAlgorithms' | 'EncapsulationAlgorithms'
 >;
 
 /** The algorithms that DescribeKey lists for a key. */
-export function algorithmsOf(spec: KeySpec, usage: KeyUsageType): Algorithms {
+export function algorithmsOf(spec: string, usage: string): Algorithms {
   if (usage === 'GENERATE_VERIFY_MAC') return { MacAlgorithms: [spec.replace('HMAC_', 'HMAC_SHA_') as 'HMAC_SHA_256'] };
   if (usage === 'ENCAPSULATE_DECAPSULATE') return { EncapsulationAlgorithms: ['ML_KEM'] };
   if (usage === 'KEY_AGREEMENT') return { KeyAgreementAlgorithms: ['ECDH'] };
@@ -123,7 +128,7 @@ export function algorithmsOf(spec: KeySpec, usage: KeyUsageType): Algorithms {
   return { SigningAlgorithms: signingAlgorithms(spec) };
 }
 
-function signingAlgorithms(spec: KeySpec): NonNullable<KeyMetadata['SigningAlgorithms']> {
+function signingAlgorithms(spec: string): NonNullable<KeyMetadata['SigningAlgorithms']> {
   if (spec.startsWith('ML_DSA')) return ['ML_DSA_SHAKE_256'];
   switch (spec) {
     case 'ECC_NIST_P256':

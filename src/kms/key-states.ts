@@ -1,3 +1,4 @@
+import type { KeyUsageType } from '@aws-sdk/client-kms';
 import { AwsError } from '../aws/errors.ts';
 import type { Key } from './key-store.ts';
 
@@ -21,13 +22,27 @@ export function requireMaterial(key: Key): void {
   if (key.state === 'PendingImport') throw new AwsError('KMSInvalidStateException', `${key.arn} is pending import.`);
 }
 
-/** @throws {AwsError} InvalidKeyUsageException unless the key is a symmetric encryption key */
-export function requireSymmetric(key: Key, operation: string): void {
-  if (key.key_usage !== 'ENCRYPT_DECRYPT')
+/** @throws {AwsError} InvalidKeyUsageException unless the key is for `usage` */
+export function requireUsage(key: Key, usage: KeyUsageType, operation: string): void {
+  if (key.key_usage !== usage)
     throw new AwsError(
       'InvalidKeyUsageException',
       `${key.arn} key usage is ${key.key_usage} which is not valid for ${operation}.`,
     );
+}
+
+/** @throws {AwsError} InvalidKeyUsageException unless `algorithms`, those of the key, have this one */
+export function requireAlgorithm(key: Key, algorithm: string, algorithms: readonly string[] | undefined): void {
+  if (!algorithms?.includes(algorithm))
+    throw new AwsError(
+      'InvalidKeyUsageException',
+      `Algorithm ${algorithm} is incompatible with key spec ${key.key_spec}.`,
+    );
+}
+
+/** @throws {AwsError} InvalidKeyUsageException unless the key is a symmetric encryption key */
+export function requireSymmetric(key: Key, operation: string): void {
+  requireUsage(key, 'ENCRYPT_DECRYPT', operation);
   if (key.key_spec !== 'SYMMETRIC_DEFAULT')
     throw new AwsError(
       'InvalidKeyUsageException',

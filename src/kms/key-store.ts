@@ -87,6 +87,27 @@ export class KeyStore {
     return use(material);
   }
 
+  /**
+   * Gives `use` the private key of an asymmetric key (PKCS #8, DER) for the time of that call alone: it is unsealed anew
+   * each time, and wiped when `use` returns. What OpenSSL makes of it, it wipes as it frees it; for a KeyObject that is
+   * when the garbage collector comes, and nothing in Node.js can hasten that.
+   */
+  async withPrivateKey<T>(db: AnyDatabase, key: Key, use: (privateKey: Buffer) => T): Promise<T> {
+    const [row] = await sealedMaterial(db, [key.material_id!, key.key_id, key.region]);
+    const privateKey = this.#rootKey.open(materialPurpose, row!.sealed, `${key.key_id}/${key.material_id}`);
+    try {
+      return use(privateKey);
+    } finally {
+      privateKey.fill(0);
+    }
+  }
+
+  /** The public key of an asymmetric key: SubjectPublicKeyInfo, DER. */
+  async publicKey(db: AnyDatabase, key: Key): Promise<Buffer> {
+    const [row] = await publicMaterial(db, [key.material_id!, key.key_id, key.region]);
+    return Buffer.from(row!.public_key!);
+  }
+
   /** Stores a new key, with its material if it has some by now; `material.secret` is the caller's to wipe. */
   async insert(db: AnyDatabase, key: NewKey, material: Material | undefined): Promise<Key> {
     const kms: Kysely<KmsTables> = db;
@@ -180,6 +201,14 @@ const sealedMaterial = prepared((db) =>
   db
     .selectFrom('kms_material')
     .select('sealed')
+    .where('material_id', '=', '')
+    .where('key_id', '=', '')
+    .where('region', '=', ''),
+);
+const publicMaterial = prepared((db) =>
+  db
+    .selectFrom('kms_material')
+    .select('public_key')
     .where('material_id', '=', '')
     .where('key_id', '=', '')
     .where('region', '=', ''),

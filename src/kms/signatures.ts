@@ -1,0 +1,90 @@
+import {
+  MessageType,
+  SigningAlgorithmSpec,
+  type SignRequest,
+  type SignResponse,
+  type VerifyRequest,
+  type VerifyResponse,
+} from '@aws-sdk/client-kms';
+import type { Call } from '../aws/call.ts';
+import { AwsError } from '../aws/errors.ts';
+import { blob, boolean, type Constraint, oneOf, required, structure } from '../aws/validate.ts';
+import type { Conditions } from './access.ts';
+import { grantTokenList, keyIdText } from './constraints.ts';
+import { keyOperation, stopIfDryRun } from './key-operation.ts';
+import { algorithmsOf } from './key-specs.ts';
+import { requireAlgorithm, requireEnabled, requireUsage } from './key-states.ts';
+import type { Key, KeyStore } from './key-store.ts';
+import { checkMessage, type SigningPlan, signMessage, verifyMessage } from './signing-algorithms.ts';
+import { parameters } from './trail.ts';
+
+const members: Readonly<Record<string, Constraint>> = {
+  KeyId: required(keyIdText),
+  Message: required(blob({ min: 1, max: 4096 })),
+  MessageType: oneOf(Object.values(MessageType)),
+  SigningAlgorithm: required(oneOf(Object.values(SigningAlgorithmSpec))),
+  GrantTokens: grantTokenList,
+  DryRun: boolean(),
+};
+
+type SigningInput = Pick<SignRequest, 'Message' | 'MessageType' | 'SigningAlgorithm'>;
+
+export const signatureOperations = (store: KeyStore) => [sign(store), verify(store)];
+
+const sign = (store: KeyStore) =>
+  keyOperation<SignRequest, SignResponse>(store, {
+    name: 'Sign',
+    effect: 'reads',
+    aliases: true,
+    grantTokens: true,
+    input: structure(members),
+    conditions,
+    parameters: recorded,
+    async handle(call, input, key) {
+      const plan = planOf(key, input, 'Sign');
+      stopIfDryRun(input);
+      const Signature = await store.withPrivateKey(call.db, key, (privateKey) =>
+        signMessage(plan, privateKey, input.Message!),
+      );
+      return { KeyId: key.arn, Signature, SigningAlgorithm: plan.algorithm };
+    },
+  });
+
+const verify = (store: KeyStore) =>
+  keyOperation<VerifyRequest, VerifyResponse>(store, {
+    name: 'Verify',
+    effect: 'reads',
+    aliases: true,
+    grantTokens: true,
+    input: structure({ ...members, Signature: required(blob({ min: 1, max: 6144 })) }),
+    conditions,
+    parameters: recorded,
+    async handle(call, input, key) {
+      const plan = planOf(key, input, 'Verify');
+      stopIfDryRun(input);
+      const publicKey = await store.publicKey(call.db, key);
+      if (!verifyMessage(plan, publicKey, input.Message!, input.Signature!))
+        throw new AwsError('KMSInvalidSignatureException', '');
+      return { KeyId: key.arn, SignatureValid: true, SigningAlgorithm: plan.algorithm };
+    },
+  });
+
+/** @throws {AwsError} when the key, the algorithm and the message do not go together */
+function planOf(key: Key, input: SigningInput, operationName: string): SigningPlan {
+  const algorithm = input.SigningAlgorithm!;
+  requireEnabled(key);
+  requireUsage(key, 'SIGN_VERIFY', operationName);
+  requireAlgorithm(key, algorithm, algorithmsOf(key.key_spec, key.key_usage).SigningAlgorithms);
+  const plan = { spec: key.key_spec, algorithm, messageType: input.MessageType ?? 'RAW' };
+  checkMessage(plan, input.Message!);
+  return plan;
+}
+
+/** Source: KMS developer guide, `kms:SigningAlgorithm`, `kms:MessageType`. */
+function conditions(_call: Call, input: SigningInput): Conditions {
+  return { 'kms:SigningAlgorithm': input.SigningAlgorithm!, 'kms:MessageType': input.MessageType ?? 'RAW' };
+}
+
+function recorded(input: SigningInput): Record<string, unknown> {
+  return { messageType: 'RAW', ...parameters(input, ['KeyId', 'MessageType', 'SigningAlgorithm', 'DryRun']) };
+}
