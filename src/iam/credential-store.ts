@@ -59,8 +59,10 @@ export class CredentialStore {
   forget(accessKeyId?: string): void {
     const ids = accessKeyId === undefined ? [...this.#cache.keys()] : [accessKeyId];
     for (const id of ids) {
-      this.#cache.get(id)?.secretAccessKey.fill(0);
+      const secret = this.#cache.get(id)?.secretAccessKey;
       this.#cache.delete(id);
+      // Not before the turn ends: someone may have it in hand, and with zeros in its place anyone could sign.
+      if (secret) setImmediate(() => secret.fill(0));
     }
   }
 
