@@ -12,6 +12,7 @@ import { deleteDueKeys, deletionOperations } from './deletion.ts';
 import { grantOperations } from './grants.ts';
 import { KeyStore } from './key-store.ts';
 import { keyOperations } from './keys.ts';
+import { macOperations } from './macs.ts';
 import { policyOperations } from './policies.ts';
 import { publicKeyOperations } from './public-keys.ts';
 import { kmsMigrations } from './records.ts';
@@ -34,6 +35,7 @@ export function createKms({ rootKey }: { rootKey: RootKey }): Service {
     ...dataKeyOperations(store),
     ...publicKeyOperations(store),
     ...signatureOperations(store),
+    ...macOperations(store),
     ...grantOperations(store),
   ];
   return {

@@ -39,7 +39,8 @@ type Answer = any;
 export class TestKms {
   readonly clock = new ManualClock(Date.UTC(2026, 0, 2, 3, 4, 5));
   readonly database = new SqliteDatabase(':memory:');
-  readonly kms = createKms({ rootKey: new RootKey(randomBytes(32)) });
+  readonly rootKey = new RootKey(randomBytes(32));
+  readonly kms = createKms({ rootKey: this.rootKey });
   readonly events: Array<EventDraft & { account: string; region: string }> = [];
   /** Decides what callers may do; everything, unless a test says otherwise. */
   authorize: (call: Call, request: AccessRequest) => Promise<string | undefined> | string | undefined = () => undefined;
