@@ -136,6 +136,8 @@ function checkAttributes(input: LookupEventsCommandInput): LookupAttribute | und
     throw new AwsError('InvalidLookupAttributesException', `AttributeKey must be one of ${keys.join(', ')}.`);
   if (!attribute.AttributeValue || attribute.AttributeValue.length > 2000)
     throw new AwsError('InvalidLookupAttributesException', 'AttributeValue must have 1 to 2000 characters.');
+  if (attribute.AttributeKey === 'ReadOnly' && !/^(true|false)$/.test(attribute.AttributeValue))
+    throw new AwsError('InvalidLookupAttributesException', 'The AttributeValue of ReadOnly must be true or false.');
   return attribute;
 }
 
