@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { nextEventId, placesOf } from './event-id.ts';
+import { firstPlaceAt, nextEventId, placesOf } from './event-id.ts';
 
 describe('nextEventId', () => {
   it('never repeats or goes back, even when the clock does', () => {
@@ -22,6 +22,13 @@ describe('nextEventId', () => {
       expect(seq).toBeGreaterThanOrEqual(places.from);
       expect(seq).toBeLessThan(places.until);
     }
+  });
+  it('gives places that numbers hold exactly until the year 2090', () => {
+    const { seq, eventId } = nextEventId(Date.UTC(2089, 11, 31));
+    expect(Number.isSafeInteger(seq)).toBe(true);
+    expect(nextEventId(0).seq).toBe(seq + 1);
+    expect(placesOf(eventId)!.from).toBe(seq);
+    expect(firstPlaceAt(Date.UTC(2089, 11, 31))).toBe(seq);
   });
   it('knows an id that is not one of ours', () => {
     expect(placesOf('1f4b6c1e-9d3c-4b52-8a0e-6d1f1c3a9b77')).toBeUndefined();

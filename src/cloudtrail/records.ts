@@ -1,10 +1,11 @@
 import { sql } from 'kysely';
 import type { Migration } from '../database/migrations.ts';
+import { firstPlaceAt } from './event-id.ts';
 
 /** The trail's tables. Each record costs a handful of inserts before its call may be answered, so there are no more. */
 export interface TrailTables {
   trail_events: {
-    /** Grows with time: ms since the epoch × 4096 + a counter (event-id.ts). Pages of a lookup run along it. */
+    /** Grows with time: ms since 2021 × 4096 + a counter (event-id.ts). Pages of a lookup run along it. */
     seq: number;
     account: string;
     region: string;
@@ -34,6 +35,15 @@ export const trailMigrations: readonly Migration[] = [
       await sql`create table trail_terms (
         account text not null, region text not null, term text not null, seq integer not null,
         primary key (account, region, term, seq)) strict, without rowid`.execute(db);
+    },
+  },
+  {
+    id: 'cloudtrail-002-places-since-2021',
+    async up(db) {
+      // Before, places counted from 1970.
+      const moved = -firstPlaceAt(0);
+      await sql`update trail_events set seq = seq - ${moved}`.execute(db);
+      await sql`update trail_terms set seq = seq - ${moved}`.execute(db);
     },
   },
 ];
