@@ -18,8 +18,10 @@ import { checkContext, encryptionAlgorithm, grantTokenList, keyIdText } from './
 import { refuseRecipient } from './data-keys.ts';
 import { findKey, type KeySubject } from './identifiers.ts';
 import { checkGrantTokens, keyOperation, stopIfDryRun } from './key-operation.ts';
-import { requireEnabled } from './key-states.ts';
+import { algorithmsOf } from './key-specs.ts';
+import { requireAlgorithm, requireEnabled, requireUsage } from './key-states.ts';
 import { type Key, type KeyStore, keyMaterialId, uuidText } from './key-store.ts';
+import { checkOaepLength, openOaep, sealOaep } from './rsa-encryption.ts';
 import { keyResource, parameters } from './trail.ts';
 
 const ciphertext = blob({ min: 1, max: 6144 });
@@ -47,21 +49,24 @@ const encrypt = (store: KeyStore) =>
       ...parameters(input, ['KeyId', 'EncryptionContext', 'EncryptionAlgorithm', 'DryRun']),
     }),
     async handle(call, input, key) {
+      const algorithm = input.EncryptionAlgorithm ?? symmetric;
       requireEnabled(key);
-      requireAlgorithm(key, 'Encrypt', input.EncryptionAlgorithm);
+      checkAlgorithm(key, 'Encrypt', algorithm, input.EncryptionContext);
+      checkLength(key, algorithm, input.Plaintext!);
       stopIfDryRun(input);
-      const sealed = await store.withMaterial(call.db, key, key.material_id!, (material) =>
-        sealEnvelope(material, key.sender!, input.Plaintext!, input.EncryptionContext ?? undefined),
-      );
-      return { CiphertextBlob: sealed!, KeyId: key.arn, EncryptionAlgorithm: symmetric };
+      const CiphertextBlob = await seal(call, store, key, algorithm, input.Plaintext!, input.EncryptionContext);
+      return { CiphertextBlob, KeyId: key.arn, EncryptionAlgorithm: algorithm };
     },
   });
 
 /** Where a ciphertext comes from: the key that the caller named, or that the blob itself names; and its material. */
 interface Source extends KeySubject {
+  readonly algorithm: EncryptionAlgorithmSpec;
   /** The named key is not the one that the blob names. */
   readonly isOtherKey: boolean;
-  /** Absent when a dry run ignores the ciphertext. */
+  /** Absent when a dry run ignores it. */
+  readonly ciphertext?: Uint8Array;
+  /** The material of a symmetric key that the ciphertext names. */
   readonly materialId?: string;
 }
 
@@ -85,22 +90,22 @@ const decrypt = (store: KeyStore) =>
       checkContext('EncryptionContext', input.EncryptionContext);
       refuseRecipient(input);
       checkGrantTokens(call, store, input.GrantTokens);
-      return findSource(call, store, input, input.KeyId ?? undefined);
+      return findSource(call, store, input, input.KeyId ?? undefined, input.EncryptionAlgorithm ?? symmetric);
     },
     access: (call, input, source) => [
       keyAccess(call, source, 'Decrypt', conditionsOf(input.EncryptionAlgorithm, input.EncryptionContext)),
     ],
     async handle(call, input, source) {
-      const { key } = source;
-      checkSource(source, 'Decrypt', input.EncryptionAlgorithm);
-      const plaintext = await openSource(call, store, source, input.CiphertextBlob, input.EncryptionContext);
+      const { key, algorithm } = source;
+      checkSource(source, 'Decrypt', input.EncryptionContext);
+      const plaintext = await openSource(call, store, source, input.EncryptionContext);
       if (input.DryRun) plaintext?.fill(0);
       stopIfDryRun(input);
       return {
         KeyId: key.arn,
         Plaintext: plaintext!,
-        EncryptionAlgorithm: symmetric,
-        KeyMaterialId: sourceMaterialId(source),
+        EncryptionAlgorithm: algorithm,
+        ...(algorithm === symmetric ? { KeyMaterialId: sourceMaterialId(source) } : {}),
       };
     },
     record: (_call, input, _output, source) => ({
@@ -134,7 +139,8 @@ const reEncrypt = (store: KeyStore) =>
       checkContext('SourceEncryptionContext', input.SourceEncryptionContext);
       checkContext('DestinationEncryptionContext', input.DestinationEncryptionContext);
       checkGrantTokens(call, store, input.GrantTokens);
-      const source = await findSource(call, store, input, input.SourceKeyId ?? undefined);
+      const algorithm = input.SourceEncryptionAlgorithm ?? symmetric;
+      const source = await findSource(call, store, input, input.SourceKeyId ?? undefined, algorithm);
       const destination = await findKey(call, store, input.DestinationKeyId!, { aliases: true });
       return { source, destination };
     },
@@ -152,23 +158,23 @@ const reEncrypt = (store: KeyStore) =>
       ];
     },
     async handle(call, input, { source, destination: { key } }) {
-      checkSource(source, 'ReEncryptFrom', input.SourceEncryptionAlgorithm);
+      const algorithm = input.DestinationEncryptionAlgorithm ?? symmetric;
+      const context = input.DestinationEncryptionContext;
+      checkSource(source, 'ReEncryptFrom', input.SourceEncryptionContext);
       requireEnabled(key);
-      requireAlgorithm(key, 'ReEncryptTo', input.DestinationEncryptionAlgorithm);
-      const plaintext = await openSource(call, store, source, input.CiphertextBlob, input.SourceEncryptionContext);
+      checkAlgorithm(key, 'ReEncryptTo', algorithm, context);
+      const plaintext = await openSource(call, store, source, input.SourceEncryptionContext);
       try {
+        if (plaintext) checkLength(key, algorithm, plaintext);
         stopIfDryRun(input);
-        const sealed = await store.withMaterial(call.db, key, key.material_id!, (material) =>
-          sealEnvelope(material, key.sender!, plaintext!, input.DestinationEncryptionContext ?? undefined),
-        );
         return {
-          CiphertextBlob: sealed!,
+          CiphertextBlob: await seal(call, store, key, algorithm, plaintext!, context),
           SourceKeyId: source.key.arn,
           KeyId: key.arn,
-          SourceEncryptionAlgorithm: symmetric,
-          DestinationEncryptionAlgorithm: symmetric,
-          SourceKeyMaterialId: sourceMaterialId(source),
-          DestinationKeyMaterialId: key.keyMaterialId,
+          SourceEncryptionAlgorithm: source.algorithm,
+          DestinationEncryptionAlgorithm: algorithm,
+          ...(source.algorithm === symmetric ? { SourceKeyMaterialId: sourceMaterialId(source) } : {}),
+          ...(algorithm === symmetric ? { DestinationKeyMaterialId: key.keyMaterialId } : {}),
         };
       } finally {
         plaintext?.fill(0);
@@ -217,13 +223,14 @@ async function findSource(
     DryRunModifiers?: readonly string[] | undefined;
   },
   named: string | undefined,
+  algorithm: EncryptionAlgorithmSpec,
 ): Promise<Source> {
   const ignoresCiphertext = input.DryRun && input.DryRunModifiers?.includes('IGNORE_CIPHERTEXT');
   if (input.DryRunModifiers?.length && !input.DryRun)
     throw new AwsError('ValidationException', 'DryRunModifiers can be specified only together with DryRun.');
   const subject = named === undefined ? undefined : await findKey(call, store, named, { aliases: true });
   if (ignoresCiphertext) {
-    if (subject) return { ...subject, isOtherKey: false };
+    if (subject) return { ...subject, algorithm, isOtherKey: false };
     throw new AwsError('ValidationException', 'A key ID is required when the ciphertext is ignored.');
   }
   if (!input.CiphertextBlob)
@@ -231,16 +238,24 @@ async function findSource(
       'ValidationException',
       "1 validation error detected: Value null at 'ciphertextBlob' failed to satisfy constraint: Member must not be null",
     );
-  const sender = envelopeSender(input.CiphertextBlob);
+  const ciphertext = input.CiphertextBlob;
+  if (algorithm !== symmetric) {
+    // Nothing in such a ciphertext says whose it is.
+    if (!subject) throw new AwsError('ValidationException', `A key ID is required to decrypt with ${algorithm}.`);
+    return { ...subject, algorithm, isOtherKey: false, ciphertext };
+  }
+  const sender = envelopeSender(ciphertext);
   if (subject) {
-    if (subject.key.key_spec !== symmetric) return { ...subject, isOtherKey: true };
+    // A key for RSA encryption is refused for the algorithm; any other has no ciphertexts that it could be the key of.
+    if (subject.key.key_spec !== symmetric)
+      return { ...subject, algorithm, isOtherKey: subject.key.key_usage !== 'ENCRYPT_DECRYPT' };
     if (!sender) throw invalidCiphertext();
     const isOtherKey = uuidText(sender.keyId) !== subject.key.key_id;
-    return { ...subject, isOtherKey, materialId: uuidText(sender.materialId) };
+    return { ...subject, algorithm, isOtherKey, ciphertext, materialId: uuidText(sender.materialId) };
   }
   const key = sender && (await store.byId(call.db, call.region, uuidText(sender.keyId)));
   if (!key || key.account !== call.account) throw invalidCiphertext();
-  return { key, isOtherKey: false, materialId: uuidText(sender.materialId) };
+  return { key, algorithm, isOtherKey: false, ciphertext, materialId: uuidText(sender.materialId) };
 }
 
 /** The API's name of the material that a ciphertext was made with, which need not be the key's current one. */
@@ -249,14 +264,14 @@ function sourceMaterialId({ key, materialId }: Source): string | undefined {
   return keyMaterialId(key.key_id, materialId);
 }
 
-function checkSource(source: Source, operationName: string, algorithm: EncryptionAlgorithmSpec | undefined): void {
+function checkSource(source: Source, operationName: string, context: EncryptionContext | undefined): void {
   if (source.isOtherKey)
     throw new AwsError(
       'IncorrectKeyException',
       'The key ID in the request does not identify a CMK that can perform this operation.',
     );
   requireEnabled(source.key);
-  requireAlgorithm(source.key, operationName, algorithm);
+  checkAlgorithm(source.key, operationName, source.algorithm, context);
 }
 
 /**
@@ -266,32 +281,54 @@ function checkSource(source: Source, operationName: string, algorithm: Encryptio
 async function openSource(
   call: Call,
   store: KeyStore,
-  { key, materialId }: Source,
-  blob: Uint8Array | undefined,
+  { key, algorithm, ciphertext, materialId }: Source,
   context: EncryptionContext | undefined,
 ): Promise<Buffer | undefined> {
-  if (!materialId) return undefined;
-  const plaintext = await store.withMaterial(call.db, key, materialId, (material) =>
-    openEnvelope(material, blob!, context ?? undefined),
-  );
+  if (!ciphertext) return undefined;
+  const plaintext =
+    algorithm === symmetric
+      ? await store.withMaterial(call.db, key, materialId!, (material) =>
+          openEnvelope(material, ciphertext, context ?? undefined),
+        )
+      : await store.withPrivateKey(call.db, key, (privateKey) => openOaep(privateKey, algorithm, ciphertext));
   if (!plaintext) throw invalidCiphertext();
   return plaintext;
 }
 
-/** @throws {AwsError} InvalidKeyUsageException unless the key encrypts with the algorithm */
-function requireAlgorithm(key: Key, operationName: string, algorithm: EncryptionAlgorithmSpec = symmetric): void {
-  if (key.key_usage !== 'ENCRYPT_DECRYPT')
+async function seal(
+  call: Call,
+  store: KeyStore,
+  key: Key,
+  algorithm: EncryptionAlgorithmSpec,
+  plaintext: Uint8Array,
+  context: EncryptionContext | undefined,
+): Promise<Uint8Array> {
+  if (algorithm !== symmetric) return sealOaep(await store.publicKey(call.db, key), algorithm, plaintext);
+  const sealed = await store.withMaterial(call.db, key, key.material_id!, (material) =>
+    sealEnvelope(material, key.sender!, plaintext, context ?? undefined),
+  );
+  return sealed!;
+}
+
+/** @throws {AwsError} unless the key encrypts with the algorithm, and the algorithm takes the context */
+function checkAlgorithm(
+  key: Key,
+  operationName: string,
+  algorithm: EncryptionAlgorithmSpec,
+  context: EncryptionContext | undefined,
+): void {
+  requireUsage(key, 'ENCRYPT_DECRYPT', operationName);
+  requireAlgorithm(key, algorithm, algorithmsOf(key.key_spec, key.key_usage).EncryptionAlgorithms);
+  if (algorithm !== symmetric && context && Object.keys(context).length > 0)
     throw new AwsError(
-      'InvalidKeyUsageException',
-      `${key.arn} key usage is ${key.key_usage} which is not valid for ${operationName}.`,
+      'ValidationException',
+      'EncryptionContext is not supported when encrypting/decrypting with asymmetric CMKs.',
     );
-  if ((key.key_spec === symmetric) !== (algorithm === symmetric))
-    throw new AwsError(
-      'InvalidKeyUsageException',
-      `Algorithm ${algorithm} is incompatible with key spec ${key.key_spec}.`,
-    );
-  if (key.key_spec !== symmetric)
-    throw new AwsError('UnsupportedOperationException', `${operationName} with ${key.key_spec} keys is not supported.`);
+}
+
+/** Any plaintext that Encrypt accepts is short enough for a symmetric key. */
+function checkLength(key: Key, algorithm: EncryptionAlgorithmSpec, plaintext: Uint8Array): void {
+  if (algorithm !== symmetric) checkOaepLength(key.key_spec, algorithm, plaintext);
 }
 
 const invalidCiphertext = () => new AwsError('InvalidCiphertextException', '');

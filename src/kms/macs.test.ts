@@ -16,15 +16,6 @@ const specs = [
 ] as const;
 const newKey = (KeySpec: string) => kms.key({ KeySpec, KeyUsage: 'GENERATE_VERIFY_MAC' });
 
-/** Makes `material` the material of a key, as an import would. */
-async function replaceMaterial(keyId: string, material: Buffer): Promise<void> {
-  await kms.database.run(async (db) => {
-    const row = await db.selectFrom('kms_material').selectAll().where('key_id', '=', keyId).executeTakeFirstOrThrow();
-    const sealed = kms.rootKey.seal('kms-material', material, `${keyId}/${row.material_id}`);
-    await db.updateTable('kms_material').set({ sealed }).where('key_id', '=', keyId).execute();
-  });
-}
-
 describe.each(specs)('%s', (spec, MacAlgorithm, length) => {
   test('verifies what it generated, and nothing else', async () => {
     const { KeyId, Arn } = await newKey(spec);
@@ -51,7 +42,7 @@ describe.each(specs)('%s', (spec, MacAlgorithm, length) => {
   test('is the HMAC of RFC 2104', async () => {
     const { KeyId } = await newKey(spec);
     const material = Buffer.alloc(length, 7);
-    await replaceMaterial(KeyId, material);
+    await kms.replaceMaterial(KeyId, material);
     const expected = createHmac(`sha${length * 8}`, material)
       .update(Message)
       .digest();
@@ -61,7 +52,7 @@ describe.each(specs)('%s', (spec, MacAlgorithm, length) => {
 
 test('HMAC_SHA_256 gives the value of RFC 4231, test case 6', async () => {
   const { KeyId } = await newKey('HMAC_256');
-  await replaceMaterial(KeyId, Buffer.alloc(131, 0xaa));
+  await kms.replaceMaterial(KeyId, Buffer.alloc(131, 0xaa));
   const Mac = Buffer.from('60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54', 'hex');
   const text = 'Test Using Larger Than Block-Size Key - Hash Key First';
   const input = { KeyId, Message: Buffer.from(text), MacAlgorithm: 'HMAC_SHA_256' };

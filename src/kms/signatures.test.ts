@@ -1,14 +1,11 @@
 /** Sign, Verify and GetPublicKey, against `node:crypto` and against OpenSSL's command line. */
-import { execFileSync } from 'node:child_process';
 import { createHash, createPublicKey, hash, type KeyObject } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { TestKms } from './testing.ts';
+import { Openssl } from './testing-openssl.ts';
 
 let kms: TestKms;
-let folder: string;
+const openssl = new Openssl();
 const keys = new Map<string, { KeyId: string; Arn: string }>();
 
 const digestOf = { 256: 'sha256', 384: 'sha384', 512: 'sha512' } as const;
@@ -28,40 +25,14 @@ const Message = Buffer.from('the message');
 
 beforeAll(async () => {
   kms = await TestKms.create();
-  folder = mkdtempSync(join(tmpdir(), 'coffer-signatures-'));
   for (const KeySpec of new Set([...hashing.map(([spec]) => spec), 'ECC_NIST_EDWARDS25519', ...Object.keys(mlDsa)]))
     keys.set(KeySpec, await kms.key({ KeySpec, KeyUsage: 'SIGN_VERIFY' }));
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+afterAll(() => openssl.remove());
 
 async function publicKeyOf(spec: string): Promise<KeyObject> {
   const { PublicKey } = await kms.run('GetPublicKey', { KeyId: keys.get(spec)!.KeyId });
   return createPublicKey({ key: PublicKey, format: 'der', type: 'spki' });
-}
-
-/** A file that OpenSSL's command line reads. */
-function file(name: string, content: string | Uint8Array): string {
-  const path = join(folder, name);
-  writeFileSync(path, content);
-  return path;
-}
-
-function openssl(...parameters: string[]): string {
-  try {
-    return execFileSync('openssl', parameters, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT')
-      throw new Error('openssl is missing: install the package openssl', { cause: error });
-    throw error;
-  }
-}
-
-/** Makes the public key of a key one that was made elsewhere. */
-async function replacePublicKey(keyId: string, path: string): Promise<void> {
-  const public_key = readFileSync(path);
-  await kms.database.run((db) =>
-    db.updateTable('kms_material').set({ public_key }).where('key_id', '=', keyId).execute(),
-  );
 }
 
 const paddingOptions = (algorithm: string) =>
@@ -81,12 +52,12 @@ describe.each(hashing)('%s %s', (spec, SigningAlgorithm, digest) => {
   });
 
   test('the openssl command takes what Sign makes', async () => {
-    const key = file('public.pem', (await publicKeyOf(spec)).export({ format: 'pem', type: 'spki' }));
-    const message = file('message', Message);
+    const key = openssl.file('public.pem', (await publicKeyOf(spec)).export({ format: 'pem', type: 'spki' }));
+    const message = openssl.file('message', Message);
     for (const signed of [input(), hashed()]) {
-      const signature = file('signature', (await kms.run('Sign', signed)).Signature);
+      const signature = openssl.file('signature', (await kms.run('Sign', signed)).Signature);
       const options = [`-${digest}`, '-verify', key, '-signature', signature, ...paddingOptions(SigningAlgorithm)];
-      expect(openssl('dgst', ...options, message)).toContain('Verified OK');
+      expect(openssl.run('dgst', ...options, message)).toContain('Verified OK');
     }
   });
 
@@ -124,7 +95,6 @@ describe.each(hashing)('%s %s', (spec, SigningAlgorithm, digest) => {
 });
 
 describe('keys whose private half the openssl command has', () => {
-  // Its public half takes the place of one that was made here.
   test.each([
     ['RSA_2048', 'RSASSA_PSS_SHA_256', 'sha256', ['rsa', '-pkeyopt', 'rsa_keygen_bits:2048']],
     ['RSA_2048', 'RSASSA_PKCS1_V1_5_SHA_512', 'sha512', ['rsa', '-pkeyopt', 'rsa_keygen_bits:2048']],
@@ -134,14 +104,16 @@ describe('keys whose private half the openssl command has', () => {
     ['ECC_SECG_P256K1', 'ECDSA_SHA_256', 'sha256', ['ec', '-pkeyopt', 'ec_paramgen_curve:secp256k1']],
   ])('%s %s: signed there, verified here', async (KeySpec, SigningAlgorithm, digest, parameters) => {
     const { KeyId } = await kms.key({ KeySpec, KeyUsage: 'SIGN_VERIFY' });
-    const secret = join(folder, 'private.pem');
-    openssl('genpkey', '-algorithm', ...parameters, '-out', secret);
-    openssl('pkey', '-in', secret, '-pubout', '-outform', 'DER', '-out', join(folder, 'public.der'));
-    await replacePublicKey(KeyId, join(folder, 'public.der'));
-    const signature = join(folder, 'signature');
-    const options = [`-${digest}`, '-sign', secret, '-out', signature, ...paddingOptions(SigningAlgorithm)];
-    openssl('dgst', ...options, file('message', Message));
-    const input = { KeyId, SigningAlgorithm, Signature: readFileSync(signature) };
+    const { secret, publicKey } = openssl.keyPair('-algorithm', ...parameters);
+    await kms.replaceMaterial(KeyId, secret, publicKey);
+    const [key, message, signature] = [
+      openssl.file('private.der'),
+      openssl.file('message', Message),
+      openssl.file('s'),
+    ];
+    const options = ['-keyform', 'DER', '-sign', key, '-out', signature, ...paddingOptions(SigningAlgorithm)];
+    openssl.run('dgst', `-${digest}`, ...options, message);
+    const input = { KeyId, SigningAlgorithm, Signature: openssl.read('s') };
     expect(await kms.run('Verify', { ...input, Message })).toMatchObject({ SignatureValid: true });
     const Digest = hash(digest, Message, 'buffer');
     expect(await kms.run('Verify', { ...input, Message: Digest, MessageType: 'DIGEST' })).toMatchObject({
@@ -152,18 +124,17 @@ describe('keys whose private half the openssl command has', () => {
   test('ECC_NIST_EDWARDS25519 ED25519_SHA_512: both ways', async () => {
     const input = { SigningAlgorithm: 'ED25519_SHA_512', Message };
     const { KeyId } = await kms.key({ KeySpec: 'ECC_NIST_EDWARDS25519', KeyUsage: 'SIGN_VERIFY' });
-    const message = file('message', Message);
-    const key = file('public.der', (await kms.run('GetPublicKey', { KeyId })).PublicKey);
-    const signature = file('signature', (await kms.run('Sign', { ...input, KeyId })).Signature);
+    const message = openssl.file('message', Message);
+    const key = openssl.file('public.der', (await kms.run('GetPublicKey', { KeyId })).PublicKey);
+    const signature = openssl.file('signature', (await kms.run('Sign', { ...input, KeyId })).Signature);
     const verify = ['-verify', '-pubin', '-inkey', key, '-keyform', 'DER', '-rawin', '-in', message];
-    expect(openssl('pkeyutl', ...verify, '-sigfile', signature)).toContain('Signature Verified Successfully');
+    expect(openssl.run('pkeyutl', ...verify, '-sigfile', signature)).toContain('Signature Verified Successfully');
 
-    const secret = join(folder, 'private.pem');
-    openssl('genpkey', '-algorithm', 'ed25519', '-out', secret);
-    openssl('pkey', '-in', secret, '-pubout', '-outform', 'DER', '-out', key);
-    await replacePublicKey(KeyId, key);
-    openssl('pkeyutl', '-sign', '-inkey', secret, '-rawin', '-in', message, '-out', signature);
-    expect(await kms.run('Verify', { ...input, KeyId, Signature: readFileSync(signature) })).toMatchObject({
+    const { secret, publicKey } = openssl.keyPair('-algorithm', 'ed25519');
+    await kms.replaceMaterial(KeyId, secret, publicKey);
+    const sign = ['-sign', '-inkey', openssl.file('private.der'), '-keyform', 'DER', '-rawin', '-in', message];
+    openssl.run('pkeyutl', ...sign, '-out', signature);
+    expect(await kms.run('Verify', { ...input, KeyId, Signature: openssl.read('signature') })).toMatchObject({
       SignatureValid: true,
     });
   });

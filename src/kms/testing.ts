@@ -77,6 +77,16 @@ export class TestKms {
     return (await this.run('CreateKey', input, caller)).KeyMetadata;
   }
 
+  /** Makes material from elsewhere the material of a key. `publicKey`: SubjectPublicKeyInfo, DER. */
+  async replaceMaterial(keyId: string, secret: Buffer, publicKey?: Buffer): Promise<void> {
+    await this.database.run(async (db) => {
+      const row = await db.selectFrom('kms_material').selectAll().where('key_id', '=', keyId).executeTakeFirstOrThrow();
+      const sealed = this.rootKey.seal('kms-material', secret, `${keyId}/${row.material_id}`);
+      const columns = { sealed, public_key: publicKey ?? null };
+      await db.updateTable('kms_material').set(columns).where('key_id', '=', keyId).execute();
+    });
+  }
+
   async housekeeping(): Promise<void> {
     await this.kms.housekeeping!(this.#call({ principal: service }));
   }

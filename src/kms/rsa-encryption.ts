@@ -1,0 +1,46 @@
+/** RSAES-OAEP (RFC 8017, section 7.1) as the API has it: no label, MGF1 with the same hash. */
+import { constants, createPrivateKey, createPublicKey, privateDecrypt, publicEncrypt } from 'node:crypto';
+import type { EncryptionAlgorithmSpec } from '@aws-sdk/client-kms';
+import { AwsError } from '../aws/errors.ts';
+
+const hashes: Partial<Record<EncryptionAlgorithmSpec, { readonly name: string; readonly bytes: number }>> = {
+  RSAES_OAEP_SHA_1: { name: 'sha1', bytes: 20 },
+  RSAES_OAEP_SHA_256: { name: 'sha256', bytes: 32 },
+};
+
+const padding = constants.RSA_PKCS1_OAEP_PADDING;
+
+/** @throws {AwsError} ValidationException when the plaintext is longer than the key can take */
+export function checkOaepLength(spec: string, algorithm: EncryptionAlgorithmSpec, plaintext: Uint8Array): void {
+  const modulusBytes = Number(spec.slice('RSA_'.length)) / 8;
+  const max = modulusBytes - 2 * hashes[algorithm]!.bytes - 2;
+  if (plaintext.length > max)
+    throw new AwsError(
+      'ValidationException',
+      `Algorithm ${algorithm} and key spec ${spec} cannot encrypt data larger than ${max} bytes.`,
+    );
+}
+
+/** @param publicKey SubjectPublicKeyInfo, DER. The plaintext's length has been checked. */
+export function sealOaep(publicKey: Buffer, algorithm: EncryptionAlgorithmSpec, plaintext: Uint8Array): Buffer {
+  const key = createPublicKey({ key: publicKey, format: 'der', type: 'spki' });
+  return publicEncrypt({ key, padding, oaepHash: hashes[algorithm]!.name }, plaintext);
+}
+
+/**
+ * @param privateKey PKCS #8, DER; the caller wipes it, and the plaintext
+ * @returns undefined when the ciphertext is not one of this key and algorithm
+ */
+export function openOaep(
+  privateKey: Buffer,
+  algorithm: EncryptionAlgorithmSpec,
+  ciphertext: Uint8Array,
+): Buffer | undefined {
+  const key = createPrivateKey({ key: privateKey, format: 'der', type: 'pkcs8' });
+  try {
+    return privateDecrypt({ key, padding, oaepHash: hashes[algorithm]!.name }, ciphertext);
+  } catch {
+    // Why is not for anyone to know: a difference would help to find the plaintext (RFC 8017, section 7.1.2).
+    return undefined;
+  }
+}
