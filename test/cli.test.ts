@@ -116,6 +116,14 @@ describe('without a server', () => {
     },
   );
 
+  test('a start that fails when the server listens already ends all the same', async () => {
+    const dataDir = join(scratch, 'unwritable');
+    mkdirSync(join(dataDir, 'server.json.new'), { recursive: true });
+    const { exitCode, stdout, stderr } = await type(['serve', '--data', dataDir, '--listen', '127.0.0.1:0']);
+    expect({ exitCode, stdout }).toEqual({ exitCode: 1, stdout: '' });
+    expect(stderr).toMatch(/^coffer: .*server\.json\.new/);
+  });
+
   test('a port in use: 69, and what to do', async () => {
     await using other = await startServer({ args: ['--no-host'] });
     const { host } = new URL(other.endpoint);
@@ -123,6 +131,18 @@ describe('without a server', () => {
     expect(stderr).toBe(`coffer: ${host} is in use by another program; choose another address with --listen\n`);
     expect(exitCode).toBe(69);
   });
+});
+
+test('a host that can not be started is tried again, and the server goes on meanwhile', async () => {
+  await using server = await startServer();
+  const log = join(server.dataDir, 'host.log');
+  rmSync(log);
+  mkdirSync(log);
+  await server.kill9('host');
+  await until(() => server.output.includes('could not be started: EISDIR'), 'the server to say so');
+  expect(server.isRunning).toBe(true);
+  rmSync(log, { recursive: true });
+  await until(() => server.hostPid !== undefined, 'the next host');
 });
 
 describe('with a server', () => {

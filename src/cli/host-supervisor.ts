@@ -80,7 +80,12 @@ export class HostSupervisor {
     }
     if (Date.now() < this.#startAfter) return;
     if (this.#hasHost && !this.#childStartedAt) this.#warn('the host found at the start has ended; starting another');
-    this.#spawn();
+    this.#childStartedAt = Date.now();
+    try {
+      this.#spawn();
+    } catch (error) {
+      this.#died(`could not be started: ${(error as Error).message}`);
+    }
   }
 
   #spawn(): void {
@@ -94,7 +99,6 @@ export class HostSupervisor {
     );
     closeSync(log);
     this.#child = child;
-    this.#childStartedAt = Date.now();
     child.once('error', (error) => this.#died(`could not be started: ${error.message}`));
     child.once('exit', (code, signal) => {
       if (code === supersededExitCode) {

@@ -69,26 +69,31 @@ async function serve(options: ServeOptions): Promise<void> {
     throw new CommandError((error as Error).message, exitCodes.usage);
   });
   const dataDir = prepareDataDir(options.data, options.host);
-  const lock = lockDataDir(dataDir);
   const destination = pino.destination({ dest: 2, sync: true });
   // Whoever read our log has gone: that is no reason to stop serving.
   destination.on('error', () => {});
   const log = pino({ level: options.logLevel, name: 'coffer' }, destination);
   const startedAt = Date.now();
 
-  let controlPlane: Awaited<ReturnType<typeof startControlPlane>>;
+  let lock: ProcessLock;
+  let controlPlane: Awaited<ReturnType<typeof startControlPlane>> | undefined;
+  let endpoint: Endpoint;
+  let supervisor: HostSupervisor | undefined;
   try {
+    lock = lockDataDir(dataDir);
     controlPlane = await startControlPlane({ dataDir, listen, tls, log, administrator });
+    endpoint = {
+      url: controlPlane.endpoint,
+      ...(options.tlsCert ? { certificateFile: realpathSync(options.tlsCert) } : {}),
+    };
+    writeServerFile(dataDir, endpoint);
+    supervisor = options.host ? new HostSupervisor(dataDir, (message) => say(message)) : undefined;
+    supervisor?.start();
   } catch (error) {
+    // What listens already would keep this process from ending.
+    await controlPlane?.close();
     throw startError(error, options.listen);
   }
-  const endpoint: Endpoint = {
-    url: controlPlane.endpoint,
-    ...(options.tlsCert ? { certificateFile: realpathSync(options.tlsCert) } : {}),
-  };
-  writeServerFile(dataDir, endpoint);
-  const supervisor = options.host ? new HostSupervisor(dataDir, (message) => say(message)) : undefined;
-  supervisor?.start();
 
   const ending = new Promise<void>((resolve) => {
     for (const signal of endSignals) process.once(signal, () => resolve());
