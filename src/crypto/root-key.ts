@@ -74,10 +74,17 @@ export class RootKey {
 
 /**
  * The root key from its file; made on the first start, mode 0600. The file appears whole or not at all.
- * @throws when the file's size is wrong or others may read it
+ * @param mayMake whether a missing file is made: not where something has been sealed already
+ * @throws when the file is missing, its size is wrong or others may read it
  */
-export function loadRootKeyFile(path: string): RootKey {
-  if (!existsSync(path)) createRootKeyFile(path);
+export function loadRootKeyFile(path: string, { mayMake = true } = {}): RootKey {
+  if (!existsSync(path)) {
+    if (!mayMake)
+      throw new Error(
+        `the root key ${path} is missing, and without it nothing can be decrypted; restore it from a backup`,
+      );
+    createRootKeyFile(path);
+  }
   const file = openSync(path, 'r');
   try {
     const { mode, size } = fstatSync(file);

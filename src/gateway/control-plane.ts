@@ -1,5 +1,5 @@
 /** The control plane put together: database, services, pipeline, HTTP server, and the work it does by itself. */
-import { mkdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { type Clock, systemClock } from '../aws/clock.ts';
@@ -9,7 +9,7 @@ import { continueTrail } from '../cloudtrail/record-store.ts';
 import { loadRootKeyFile } from '../crypto/root-key.ts';
 import { migrate } from '../database/migrations.ts';
 import { SqliteDatabase } from '../database/sqlite.ts';
-import type { AccessKey } from '../iam/access-keys.ts';
+import { type AccessKey, requireOwnRootKey } from '../iam/access-keys.ts';
 import { ensureAdministrator } from '../iam/accounts.ts';
 import { CredentialStore } from '../iam/credential-store.ts';
 import { hasCredentialsFile, writeCredentialsFile } from '../iam/credentials-file.ts';
@@ -49,8 +49,10 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   const { dataDir, log } = options;
   const clock = options.clock ?? systemClock;
   mkdirSync(dataDir, { recursive: true, mode: 0o700 });
-  const rootKey = loadRootKeyFile(join(dataDir, 'root.key'));
-  const database = new SqliteDatabase(join(dataDir, 'coffer.db'));
+  const databaseFile = join(dataDir, 'coffer.db');
+  const rootKeyFile = join(dataDir, 'root.key');
+  const rootKey = loadRootKeyFile(rootKeyFile, { mayMake: !existsSync(databaseFile) });
+  const database = new SqliteDatabase(databaseFile);
   const stopping = new AbortController();
   try {
     const credentials = new CredentialStore({ database, rootKey, clock });
@@ -61,6 +63,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
         services.flatMap((service) => service.migrations),
       ),
     );
+    await database.run((db) => requireOwnRootKey(db, rootKey, rootKeyFile));
     await database.run(continueTrail);
     const signals = new Signals();
     const pipeline = new Pipeline({ database, services, clock, signals });

@@ -81,3 +81,19 @@ export async function findAccessKey(
     .executeTakeFirst();
   return row && { row, secret: rootKey.open(purpose, row.sealed_secret, accessKeyId) };
 }
+
+/**
+ * Makes sure that the root key is the one that sealed what is in the database.
+ * @param path where the root key comes from, for the error's text
+ * @throws when it is another one: nothing could be opened with it, and what it sealed would be lost with it
+ */
+export async function requireOwnRootKey(db: AnyDatabase, rootKey: RootKey, path: string): Promise<void> {
+  const iam: Kysely<IamTables> = db;
+  const any = await iam.selectFrom('access_keys').select('access_key_id').limit(1).executeTakeFirst();
+  if (!any) return;
+  try {
+    (await findAccessKey(db, rootKey, any.access_key_id))?.secret.fill(0);
+  } catch (cause) {
+    throw new Error(`the root key ${path} is not the one of this database; restore it from a backup`, { cause });
+  }
+}
