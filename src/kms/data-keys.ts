@@ -33,7 +33,7 @@ import type { Key, KeyStore } from './key-store.ts';
 import { parameters } from './trail.ts';
 
 const numberOfBytes = integer({ min: 1, max: 1024 });
-const recipient = structure({
+export const recipient = structure({
   KeyEncryptionAlgorithm: oneOf(Object.values(KeyEncryptionMechanism)),
   AttestationDocument: blob({ min: 1, max: 262_144 }),
 });

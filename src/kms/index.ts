@@ -7,6 +7,7 @@ import { accessDenied } from './access.ts';
 import { aliasOperations } from './aliases.ts';
 import { ciphertextOperations } from './ciphertexts.ts';
 import { createKey } from './create-key.ts';
+import { dataKeyPairOperations } from './data-key-pairs.ts';
 import { dataKeyOperations } from './data-keys.ts';
 import { deleteDueKeys, deletionOperations } from './deletion.ts';
 import { grantOperations } from './grants.ts';
@@ -17,6 +18,7 @@ import { policyOperations } from './policies.ts';
 import { publicKeyOperations } from './public-keys.ts';
 import { kmsMigrations } from './records.ts';
 import { rotationOperations } from './rotation.ts';
+import { sharedSecretOperations } from './shared-secrets.ts';
 import { signatureOperations } from './signatures.ts';
 import { tagOperations } from './tags.ts';
 
@@ -36,6 +38,8 @@ export function createKms({ rootKey }: { rootKey: RootKey }): Service {
     ...publicKeyOperations(store),
     ...signatureOperations(store),
     ...macOperations(store),
+    ...dataKeyPairOperations(store),
+    ...sharedSecretOperations(store),
     ...grantOperations(store),
   ];
   return {

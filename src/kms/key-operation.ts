@@ -16,7 +16,7 @@ interface KeyInput {
 /** An operation on the one key that its `KeyId` names. */
 interface KeyOperation<Input extends KeyInput, Output> {
   readonly name: string;
-  readonly effect: 'reads' | 'writes';
+  readonly effect: 'reads' | 'writes' | 'waits';
   /** CloudTrail's `readOnly`. Default: effect is `reads`. */
   readonly readOnly?: boolean;
   readonly input: Constraint;

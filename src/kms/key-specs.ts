@@ -6,10 +6,15 @@ import { generateKeyPair, generateKeyPairSync, type KeyObject, randomBytes } fro
 import type { GrantOperation, KeyMetadata, KeyUsageType } from '@aws-sdk/client-kms';
 import { AwsError } from '../aws/errors.ts';
 
+interface PairOptions {
+  readonly modulusLength?: number;
+  readonly namedCurve?: string;
+}
+
 interface Spec {
   readonly usages: readonly KeyUsageType[];
   /** Bytes of random material (symmetric and HMAC keys), or how to make a key pair. */
-  readonly material: number | { readonly type: string; readonly options?: object };
+  readonly material: number | { readonly type: string; readonly options?: PairOptions };
 }
 
 const rsa = (bits: number): Spec => ({
@@ -47,13 +52,19 @@ const specs: Readonly<Record<string, Spec>> = {
   ML_KEM_1024: mlKem(1024),
 };
 
+/** @throws {AwsError} UnsupportedOperationException for a spec that the API knows and that is not here: SM2 */
+export function requireSupportedSpec(spec: string): Spec {
+  const known = specs[spec];
+  if (!known) throw new AwsError('UnsupportedOperationException', `KeySpec ${spec} is not supported in this Region.`);
+  return known;
+}
+
 /**
  * The usage of a new key.
  * @throws {AwsError} when the spec does not allow it, or leaves a choice and none was made
  */
 export function usageOf(spec: string, asked: KeyUsageType | undefined): KeyUsageType {
-  const known = specs[spec];
-  if (!known) throw new AwsError('UnsupportedOperationException', `KeySpec ${spec} is not supported in this Region.`);
+  const known = requireSupportedSpec(spec);
   if (asked === undefined) {
     if (spec === 'SYMMETRIC_DEFAULT') return 'ENCRYPT_DECRYPT';
     throw new AwsError(
@@ -108,6 +119,12 @@ function keyPairElsewhere({ options }: { options?: object }): Promise<KeyPair> {
 /** Whether keys of the spec have a public half. */
 export function isAsymmetric(spec: string): boolean {
   return typeof specs[spec]?.material === 'object';
+}
+
+/** OpenSSL's name of an elliptic curve key's curve. */
+export function curveOf(spec: string): string | undefined {
+  const material = specs[spec]?.material;
+  return typeof material === 'object' ? material.options?.namedCurve : undefined;
 }
 
 type Algorithms = Pick<

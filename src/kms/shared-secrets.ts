@@ -1,0 +1,74 @@
+import { createPrivateKey, createPublicKey, diffieHellman, type KeyObject } from 'node:crypto';
+import {
+  type DeriveSharedSecretRequest,
+  type DeriveSharedSecretResponse,
+  KeyAgreementAlgorithmSpec,
+} from '@aws-sdk/client-kms';
+import { AwsError } from '../aws/errors.ts';
+import { blob, boolean, oneOf, required, structure } from '../aws/validate.ts';
+import { grantTokenList, keyIdText } from './constraints.ts';
+import { recipient, refuseRecipient } from './data-keys.ts';
+import { keyOperation, stopIfDryRun } from './key-operation.ts';
+import { algorithmsOf, curveOf } from './key-specs.ts';
+import { requireAlgorithm, requireEnabled, requireUsage } from './key-states.ts';
+import type { Key, KeyStore } from './key-store.ts';
+
+export const sharedSecretOperations = (store: KeyStore) => [deriveSharedSecret(store)];
+
+const deriveSharedSecret = (store: KeyStore) =>
+  keyOperation<DeriveSharedSecretRequest, DeriveSharedSecretResponse>(store, {
+    name: 'DeriveSharedSecret',
+    effect: 'reads',
+    aliases: true,
+    grantTokens: true,
+    input: structure({
+      KeyId: required(keyIdText),
+      KeyAgreementAlgorithm: required(oneOf(Object.values(KeyAgreementAlgorithmSpec))),
+      PublicKey: required(blob({ min: 1, max: 8192 })),
+      GrantTokens: grantTokenList,
+      DryRun: boolean(),
+      Recipient: recipient,
+    }),
+    check: refuseRecipient,
+    conditions: (_call, input) => ({ 'kms:KeyAgreementAlgorithm': input.KeyAgreementAlgorithm! }),
+    parameters: ['KeyId', 'KeyAgreementAlgorithm', 'DryRun'],
+    async handle(call, input, key) {
+      const algorithm = input.KeyAgreementAlgorithm!;
+      requireEnabled(key);
+      requireUsage(key, 'KEY_AGREEMENT', 'DeriveSharedSecret');
+      requireAlgorithm(key, algorithm, algorithmsOf(key.key_spec, key.key_usage).KeyAgreementAlgorithms);
+      const publicKey = readPeerKey(input.PublicKey!, key);
+      stopIfDryRun(input);
+      const SharedSecret = await store.withPrivateKey(call.db, key, (encoded) =>
+        diffieHellman({ privateKey: createPrivateKey({ key: encoded, format: 'der', type: 'pkcs8' }), publicKey }),
+      );
+      return { KeyId: key.arn, SharedSecret, KeyAgreementAlgorithm: algorithm, KeyOrigin: key.origin };
+    },
+  });
+
+/**
+ * The other side's public key. OpenSSL refuses points that are not on the curve as it reads them; a point of another
+ * curve, or of one whose parameters the other side made up, could tell it something about our private key.
+ * @throws {AwsError} ValidationException
+ */
+function readPeerKey(encoded: Uint8Array, key: Key): KeyObject {
+  const publicKey = parse(encoded);
+  const curve = curveOf(key.key_spec);
+  if (publicKey?.asymmetricKeyType !== 'ec' || publicKey.asymmetricKeyDetails?.namedCurve !== curve)
+    throw new AwsError(
+      'ValidationException',
+      `PublicKey is not a DER-encoded X.509 public key (SubjectPublicKeyInfo) on the curve of key spec ${key.key_spec}.`,
+    );
+  return publicKey;
+}
+
+function parse(encoded: Uint8Array): KeyObject | undefined {
+  try {
+    const publicKey = createPublicKey({ key: Buffer.from(encoded), format: 'der', type: 'spki' });
+    // The point at infinity is on every curve, and has no coordinates to export.
+    publicKey.export({ format: 'jwk' });
+    return publicKey;
+  } catch {
+    return undefined;
+  }
+}
