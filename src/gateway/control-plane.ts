@@ -56,7 +56,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   const stopping = new AbortController();
   try {
     const credentials = new CredentialStore({ database, rootKey, clock });
-    const services = createServices({ rootKey, database, forgetCredentials: () => credentials.forget() });
+    const services = createServices({ rootKey, database, forgetCredentials: (id) => credentials.forget(id) });
     await database.run((db) =>
       migrate(
         db,

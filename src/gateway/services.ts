@@ -4,21 +4,22 @@ import { createCloudTrail } from '../cloudtrail/index.ts';
 import type { RootKey } from '../crypto/root-key.ts';
 import type { Database } from '../database/database.ts';
 import { createCofferHost, createEc2, internalOperations } from '../ec2/index.ts';
-import { createSts } from '../iam/index.ts';
+import { createIam, createSts } from '../iam/index.ts';
 import { createKms } from '../kms/index.ts';
 import { createCoffer } from './coffer-service.ts';
 
 export function createServices(parts: {
   rootKey: RootKey;
   database: Database;
-  /** Called after access keys were replaced, so that nothing keeps an old one in memory. */
-  forgetCredentials: () => void;
+  /** Called after access keys changed (one, or any), so that nothing keeps an old one in memory. */
+  forgetCredentials: (accessKeyId?: string) => void;
 }): readonly Service[] {
   const { rootKey, forgetCredentials } = parts;
   return [
     createKms({ rootKey }),
     createEc2(),
     createSts({ rootKey }),
+    createIam({ rootKey, forgetCredentials }),
     createCloudTrail(),
     createCoffer({ rootKey, forgetCredentials, contributed: internalOperations }),
     createCofferHost(),

@@ -37,7 +37,7 @@ export function newSecret(): string {
 export async function createAccessKey(
   db: AnyDatabase,
   rootKey: RootKey,
-  owner: { account: string; kind: 'root' | 'host'; hostId?: string },
+  owner: { account: string; kind: 'root' | 'host' | 'user'; hostId?: string; identityId?: string },
   nowMs: number,
   given?: AccessKey,
 ): Promise<AccessKey> {
@@ -61,6 +61,10 @@ export async function createAccessKey(
     sealed_secret: rootKey.seal(purpose, secret, key.accessKeyId),
     status: 'Active' as const,
     created_at: nowMs,
+    identity_id: owner.identityId ?? null,
+    last_used_at: null,
+    last_used_service: null,
+    last_used_region: null,
   };
   secret.fill(0);
   await iam.replaceInto('access_keys').values(row).execute();

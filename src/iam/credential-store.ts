@@ -3,7 +3,8 @@ import type { Clock } from '../aws/clock.ts';
 import type { RootKey } from '../crypto/root-key.ts';
 import type { Database } from '../database/database.ts';
 import { findAccessKey } from './access-keys.ts';
-import { hostPrincipal, rootPrincipal } from './principals.ts';
+import { findIdentityById } from './identities.ts';
+import { hostPrincipal, rootPrincipal, userPrincipal } from './principals.ts';
 import { openSession } from './sessions.ts';
 
 export type FoundCredentials =
@@ -23,6 +24,9 @@ export class CredentialStore {
   readonly #clock: Clock;
   readonly #cache = new Map<string, FoundCredentials & { secretAccessKey: Buffer }>();
 
+  /** Counts calls of `forget`: what was read before one is not kept after it. */
+  #changes = 0;
+
   constructor(parts: { database: Database; rootKey: RootKey; clock: Clock }) {
     this.#database = parts.database;
     this.#rootKey = parts.rootKey;
@@ -35,21 +39,34 @@ export class CredentialStore {
     if (sessionToken !== undefined) return { problem: 'token' };
     const cached = this.#cache.get(accessKeyId);
     if (cached) return cached;
-    const found = await this.#database.run((db) => findAccessKey(db, this.#rootKey, accessKeyId), { atomic: false });
+    const changes = this.#changes;
+    const found = await this.#database.run(
+      async (db) => {
+        const key = await findAccessKey(db, this.#rootKey, accessKeyId);
+        const user = key?.row.identity_id ? await findIdentityById(db, key.row.identity_id) : undefined;
+        return key && { ...key, user };
+      },
+      { atomic: false },
+    );
     if (!found) return { problem: 'unknown' };
-    const { row, secret } = found;
+    const { row, secret, user } = found;
+    if (row.owner === 'user' && !user) {
+      secret.fill(0);
+      return { problem: 'unknown' };
+    }
     if (row.status !== 'Active') {
       secret.fill(0);
       return { problem: 'inactive' };
     }
-    const credentials =
+    const principal =
       row.owner === 'host'
-        ? {
-            secretAccessKey: secret,
-            principal: hostPrincipal(row.account, row.host_id!, accessKeyId),
-            audience: 'host' as const,
-          }
-        : { secretAccessKey: secret, principal: rootPrincipal(row.account, accessKeyId), audience: 'account' as const };
+        ? hostPrincipal(row.account, row.host_id!, accessKeyId)
+        : user
+          ? userPrincipal(user, accessKeyId)
+          : rootPrincipal(row.account, accessKeyId);
+    const audience = row.owner === 'host' ? ('host' as const) : ('account' as const);
+    const credentials = { secretAccessKey: secret, principal, audience };
+    if (this.#changes !== changes) return credentials;
     if (this.#cache.size >= cachedMax) this.forget();
     this.#cache.set(accessKeyId, credentials);
     return credentials;
@@ -57,6 +74,7 @@ export class CredentialStore {
 
   /** Drops (and wipes) what is kept in memory, of one access key or of all. */
   forget(accessKeyId?: string): void {
+    this.#changes++;
     const ids = accessKeyId === undefined ? [...this.#cache.keys()] : [accessKeyId];
     for (const id of ids) {
       const secret = this.#cache.get(id)?.secretAccessKey;

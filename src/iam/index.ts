@@ -1,11 +1,13 @@
 /** Identities: accounts, their access keys, temporary credentials (STS), and the decision who may do what. */
 import * as sdk from '@aws-sdk/client-sts';
 import { catalogueOf } from '../aws/catalogue.ts';
-import { AwsError } from '../aws/errors.ts';
 import type { Service } from '../aws/service.ts';
 import type { RootKey } from '../crypto/root-key.ts';
+import { accessDenied } from './denial.ts';
 import { iamMigrations } from './records.ts';
 import { assumeInfrastructureRole, getCallerIdentity } from './sts.ts';
+
+export { createIam } from './service.ts';
 
 export function createSts({ rootKey }: { rootKey: RootKey }): Service {
   return {
@@ -20,11 +22,6 @@ export function createSts({ rootKey }: { rootKey: RootKey }): Service {
     },
     catalogue: catalogueOf(sdk),
     migrations: iamMigrations,
-    accessDenied: (call, { request, reason }) =>
-      new AwsError(
-        'AccessDenied',
-        `User: ${call.principal.arn} is not authorized to perform: ${request.action} on resource: ${request.resource} because ${reason}`,
-        { httpStatus: 403 },
-      ),
+    accessDenied,
   };
 }

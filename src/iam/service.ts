@@ -1,0 +1,45 @@
+/** IAM: users, groups, access keys, policies. One for all regions. */
+import * as sdk from '@aws-sdk/client-iam';
+import { catalogueOf } from '../aws/catalogue.ts';
+import type { Operation, Service } from '../aws/service.ts';
+import type { RootKey } from '../crypto/root-key.ts';
+import { boundaryOperations } from './boundaries.ts';
+import { accessDenied } from './denial.ts';
+import { groupOperations } from './groups.ts';
+import { managedPolicyOperations } from './managed-policies.ts';
+import { identityPolicyOperations } from './policies-of-identities.ts';
+import { policyVersionOperations } from './policy-versions.ts';
+import { tagOperations } from './tags.ts';
+import { userKeyOperations } from './user-keys.ts';
+import { userOperations } from './users.ts';
+
+export function createIam(parts: {
+  rootKey: RootKey;
+  /** Called after access keys or the users behind them changed: of one key, or of any. */
+  forgetCredentials: (accessKeyId?: string) => void;
+}): Service {
+  const catalogue = catalogueOf(sdk);
+  const operations: readonly Operation[] = [
+    ...userOperations(parts.forgetCredentials),
+    ...userKeyOperations(parts.rootKey, parts.forgetCredentials),
+    ...groupOperations,
+    ...identityPolicyOperations.filter(({ name }) => !name.includes('Role')),
+    ...boundaryOperations.filter(({ name }) => !name.includes('Role')),
+    ...managedPolicyOperations,
+    ...policyVersionOperations,
+    ...tagOperations.filter(({ name }) => !name.includes('Role')),
+  ];
+  return {
+    name: 'iam',
+    eventSource: 'iam.amazonaws.com',
+    protocol: 'awsQuery',
+    apiVersion: '2010-05-08',
+    xmlNamespace: 'https://iam.amazonaws.com/doc/2010-05-08/',
+    operations: Object.fromEntries(
+      operations.map((operation) => [operation.name, { ...operation, schema: catalogue[operation.name] }]),
+    ),
+    catalogue,
+    migrations: [],
+    accessDenied,
+  };
+}
