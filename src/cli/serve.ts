@@ -208,7 +208,7 @@ ${isKeyGiven ? '' : `  export AWS_SHARED_CREDENTIALS_FILE=${shellWord(credential
   aws kms create-key
   aws ec2 create-volume --size 1 --availability-zone us-east-1a --encrypted
   aws ec2 run-instances --image-id ami-0c0ffe00000000000 --instance-type m5.large
-The whole story in half a minute:  coffer demo
+The whole story in half a minute:  ${shellWord(join(import.meta.dirname, '../../bin/coffer'))} demo
 `);
   printLine(`coffer is ready on ${endpoint.url}`);
 }
