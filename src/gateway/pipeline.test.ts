@@ -11,7 +11,7 @@ import { migrate } from '../database/migrations.ts';
 import { SqliteDatabase } from '../database/sqlite.ts';
 import { eventMigrations } from '../events/records.ts';
 import { hostPrincipal, rootPrincipal } from '../iam/principals.ts';
-import { Pipeline } from './pipeline.ts';
+import { Pipeline, waitingPerAccountMax } from './pipeline.ts';
 
 const account = '111122223333';
 const mine = { action: 'shop:Do', resource: '*', resourceAccount: account };
@@ -106,6 +106,15 @@ const operations: Record<string, Operation> = {
     access: () => [mine],
     handle(call, { times }) {
       for (let i = 0; i < times; i++) call.emit(event);
+      return {};
+    },
+  }),
+  Queue: operation<object, object>({
+    name: 'Queue',
+    effect: 'waits',
+    access: () => [mine],
+    async handle(call) {
+      await call.signals.changed('opened', call.signals.version('opened'), 10_000);
       return {};
     },
   }),
@@ -248,6 +257,29 @@ describe('Pipeline', () => {
     await expect(execute('Inner')).rejects.toMatchObject({ code: 'AccessDeniedException' });
     await expect(execute('Inner', {}, host)).rejects.toMatchObject({ code: 'AccessDeniedException' });
     expect(await items()).toEqual([]);
+    expect((await trail()).map((record) => [record.eventName, record.errorCode])).toEqual([
+      ['ForHosts', 'AccessDeniedException'],
+      ['ForHosts', undefined],
+      ['Put', 'AccessDeniedException'],
+      ['Inner', 'AccessDeniedException'],
+      ['Inner', 'AccessDeniedException'],
+    ]);
+  });
+
+  it('lets one account have so many calls that wait, and no more, whatever others do', async () => {
+    const waiting = Array.from({ length: waitingPerAccountMax }, () => execute('Queue'));
+    await expect(execute('Queue')).rejects.toMatchObject({ code: 'ThrottlingException' });
+    expect(await execute('Put', { item: 'apple' })).toEqual({ item: 'apple' });
+    const neighbour = execute('Queue', {}, rootPrincipal('999988887777', 'AKIANEIGHBOUR'));
+    await database.durable();
+    signals.raise('opened');
+    await expect(neighbour).rejects.toMatchObject({ code: 'AccessDenied' });
+    await Promise.all(waiting);
+    const again = execute('Queue');
+    await database.durable();
+    signals.raise('opened');
+    expect(await again).toEqual({});
+    expect((await trail()).filter((record) => record.errorCode === 'ThrottlingException')).toHaveLength(1);
   });
 
   it('puts any number of events on the bus', async () => {

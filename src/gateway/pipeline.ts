@@ -44,6 +44,13 @@ type Caller = Pick<
 const internalAgent = 'AWS Internal';
 
 /**
+ * Calls of one account, and of all, that may wait at a time for something outside the database: together they leave room
+ * among the requests that a server has in flight (limits.ts), so that nobody can keep everyone else out.
+ */
+export const waitingPerAccountMax = 256;
+const waitingMax = 768;
+
+/**
  * The one choke point: authorize → operation → record. Every call passes here, those that services make of each other
  * included. An answer leaves only after its trail record, and with it everything the call changed, is on disk.
  */
@@ -52,6 +59,10 @@ export class Pipeline {
   readonly #services: ReadonlyMap<string, Service>;
   readonly #clock: Clock;
   readonly #signals: Signals;
+
+  /** How many calls wait, by account. */
+  readonly #waiting = new Map<string, number>();
+  #waitingInAll = 0;
 
   /** Of the group of work that is running: written together just before it is committed. */
   readonly #records: TrailRecord[] = [];
@@ -94,17 +105,39 @@ export class Pipeline {
         ? request.audience === 'account'
         : audience !== 'service' && audience === request.audience;
     if (!isAllowedAudience) {
-      throw new AwsError(
-        'AccessDeniedException',
-        `${service.name}:${operation.name} is not for this kind of credentials.`,
-        {
-          httpStatus: 403,
-        },
-      );
+      const sentence = `${service.name}:${operation.name} is not for this kind of credentials.`;
+      return this.#refuse(who, request, new AwsError('AccessDeniedException', sentence, { httpStatus: 403 }));
     }
-    return operation.effect === 'waits'
-      ? this.#executeWaiting(who, service, operation, request.input, outbox)
-      : this.#executeAtOnce(who, service, operation, request.input, outbox);
+    if (operation.effect !== 'waits') return this.#executeAtOnce(who, service, operation, request.input, outbox);
+    // Hosts are few, and nothing goes on without them.
+    if (request.audience === 'host') return this.#executeWaiting(who, service, operation, request.input, outbox);
+    const waiting = this.#waiting.get(who.account) ?? 0;
+    if (waiting >= waitingPerAccountMax || this.#waitingInAll >= waitingMax)
+      return this.#refuse(who, request, tooManyWaiting(service, waiting));
+    this.#countWaiting(who.account, 1);
+    try {
+      return await this.#executeWaiting(who, service, operation, request.input, outbox);
+    } finally {
+      this.#countWaiting(who.account, -1);
+    }
+  }
+
+  /** Records a call that is refused before its operation is even asked, and throws why. */
+  async #refuse(who: Caller, { service, operation, input }: PipelineRequest, error: AwsError): Promise<never> {
+    const outbox: Outbox = { records: [], events: [], topics: [] };
+    await this.#database.run(async (db) => {
+      this.#record(this.#call(who, service, operation, outbox, db), service, operation, input, { error }, outbox);
+      this.#flush(outbox);
+    });
+    await this.#database.durable();
+    throw error;
+  }
+
+  #countWaiting(account: string, more: number): void {
+    this.#waitingInAll += more;
+    const waiting = (this.#waiting.get(account) ?? 0) + more;
+    if (waiting > 0) this.#waiting.set(account, waiting);
+    else this.#waiting.delete(account);
   }
 
   /** Runs a service's housekeeping as that service. */
@@ -325,6 +358,17 @@ export class Pipeline {
     if ('error' in outcome) throw outcome.error;
     return outcome.output as Output;
   }
+}
+
+function tooManyWaiting(service: Service, ofAccount: number): AwsError {
+  const whose = ofAccount >= waitingPerAccountMax ? `the account has ${ofAccount}` : `the server has ${waitingMax}`;
+  const [code, httpStatus] =
+    service.protocol === 'ec2Query' ? ['RequestLimitExceeded', 503] : ['ThrottlingException', 400];
+  return new AwsError(
+    code as string,
+    `Request limit exceeded: ${whose} calls that wait, as many as can be. Try again.`,
+    { httpStatus: httpStatus as number },
+  );
 }
 
 /** A service acting for no caller, in one account and region: a host's report, housekeeping. */
