@@ -1,8 +1,10 @@
 /** Clients that break or abuse their connections: an error or a closed connection, and the server goes on serving. */
+import { Agent } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DescribeVolumesCommand, EC2Client } from '@aws-sdk/client-ec2';
 import { DescribeKeyCommand, KMSClient } from '@aws-sdk/client-kms';
 import { describe, expect, test } from 'vitest';
+import type { PipelineRequest } from './pipeline.ts';
 import { clientConfig } from './testing.ts';
 import { conversation, metric, open, running, start, stillServes } from './testing-http.ts';
 
@@ -162,3 +164,21 @@ describe('shutting down', () => {
     expect(await stuck).toBe('cut');
   });
 });
+
+test('shutting down waits for answers, not for clients that keep their connections', async () => {
+  // As a call that waits does: it still has its record to write when it stops waiting.
+  const execute = ({ cancelled }: PipelineRequest) =>
+    new Promise((resolve) => cancelled.addEventListener('abort', () => setTimeout(() => resolve({}), 100)));
+  await start(execute, { drainMs: 20_000 });
+  const client = new EC2Client({
+    ...clientConfig(running.endpoint),
+    requestHandler: { httpAgent: new Agent({ keepAlive: true }) },
+  });
+  const answers = Array.from({ length: 3 }, () => client.send(new DescribeVolumesCommand()));
+  while ((await metric('coffer_requests_in_flight')) < 3) await delay(20);
+  const began = performance.now();
+  await running.server.close();
+  expect(performance.now() - began).toBeLessThan(5_000);
+  expect(await Promise.all(answers)).toHaveLength(3);
+  client.destroy();
+}, 30_000);

@@ -64,6 +64,7 @@ class Server {
   readonly #flights: Flights;
   readonly #metrics: GatewayMetrics;
   readonly #sockets = new Set<Socket>();
+  #isClosing = false;
 
   constructor(options: ServerOptions) {
     this.#options = options;
@@ -84,6 +85,7 @@ class Server {
   }
 
   async close(): Promise<void> {
+    this.#isClosing = true;
     this.#flights.cancelAll();
     const cut = setTimeout(() => {
       for (const socket of this.#sockets) socket.destroy();
@@ -180,7 +182,8 @@ class Server {
       },
     });
     this.#metrics.count(answer.service, answer.operation, answer.code, (performance.now() - started) / 1000);
-    send(reply, answer);
+    // Node.js closes idle connections when the server closes, but not those that become idle afterwards.
+    send(reply, answer, this.#isClosing);
   }
 
   #refuseBroken(
