@@ -12,12 +12,18 @@ import { expect, test } from 'vitest';
 import { isAwsError } from '../aws/errors.ts';
 import { TestKms } from './testing.ts';
 
-const usages: readonly KeyUsageType[] = ['ENCRYPT_DECRYPT', 'SIGN_VERIFY', 'GENERATE_VERIFY_MAC', 'KEY_AGREEMENT'];
+const usages: readonly KeyUsageType[] = [
+  'ENCRYPT_DECRYPT',
+  'SIGN_VERIFY',
+  'GENERATE_VERIFY_MAC',
+  'KEY_AGREEMENT',
+  'ENCAPSULATE_DECAPSULATE',
+];
 
 /** A key of every spec and usage that go together; RSA in its shortest size only. */
 async function everyKey(kms: TestKms): Promise<Array<{ KeyId: string; KeySpec: string; KeyUsage: string }>> {
   const keys = [];
-  for (const spec of Object.values(KeySpec).filter((name) => !/RSA_[34]|SM2|ML_KEM/.test(name)))
+  for (const spec of Object.values(KeySpec).filter((name) => !/RSA_[34]|SM2/.test(name)))
     for (const usage of usages) {
       const key = await kms.key({ KeySpec: spec, KeyUsage: usage }).catch((error) => {
         if (!isAwsError(error, 'ValidationException')) throw error;
@@ -41,7 +47,7 @@ test('any key, algorithm and bytes give an answer or an AWS error', async () => 
       bytes[at % bytes.length] = to;
       return bytes;
     });
-  const lengths = fc.constantFrom(1, 20, 28, 32, 48, 64, 66, 70, 128, 256, 2420, 4096);
+  const lengths = fc.constantFrom(1, 20, 28, 32, 48, 64, 66, 70, 128, 256, 768, 1088, 1568, 2420, 4096);
   const bytes = fc.oneof(
     lengths.chain((length) => fc.uint8Array({ minLength: length, maxLength: length })),
     fc.uint8Array({ minLength: 1, maxLength: 300 }),
@@ -84,6 +90,8 @@ test('any key, algorithm and bytes give an answer or an AWS error', async () => 
           },
         ],
         ['DeriveSharedSecret', { KeyId, KeyAgreementAlgorithm: 'ECDH', PublicKey: bytes }],
+        ['Encapsulate', { KeyId, EncapsulationAlgorithm: 'ML_KEM' }],
+        ['Decapsulate', { KeyId, EncapsulationAlgorithm: 'ML_KEM', SharedSecretCiphertextBlob: bytes }],
         ['GetPublicKey', { KeyId }],
       ];
       for (const [name, input] of calls)

@@ -74,6 +74,8 @@ const members: Readonly<Record<string, readonly string[]>> = {
   GenerateDataKeyPair: ['KeyId', 'KeyPairSpec', 'EncryptionContext', 'GrantTokens', 'Recipient', 'DryRun'],
   GenerateDataKeyPairWithoutPlaintext: ['KeyId', 'KeyPairSpec', 'EncryptionContext', 'GrantTokens', 'DryRun'],
   DeriveSharedSecret: ['KeyId', 'KeyAgreementAlgorithm', 'PublicKey', 'GrantTokens', 'Recipient', 'DryRun'],
+  Encapsulate: ['KeyId', 'EncapsulationAlgorithm', 'GrantTokens', 'DryRun'],
+  Decapsulate: ['KeyId', 'EncapsulationAlgorithm', 'SharedSecretCiphertextBlob', 'GrantTokens', 'DryRun'],
   PutKeyPolicy: ['KeyId', 'PolicyName', 'Policy', 'BypassPolicyLockoutSafetyCheck'],
   TagResource: ['KeyId', 'Tags'],
   UntagResource: ['KeyId', 'TagKeys'],

@@ -10,6 +10,7 @@ import { createKey } from './create-key.ts';
 import { dataKeyPairOperations } from './data-key-pairs.ts';
 import { dataKeyOperations } from './data-keys.ts';
 import { deleteDueKeys, deletionOperations } from './deletion.ts';
+import { encapsulationOperations } from './encapsulation.ts';
 import { grantOperations } from './grants.ts';
 import { KeyStore } from './key-store.ts';
 import { keyOperations } from './keys.ts';
@@ -40,6 +41,7 @@ export function createKms({ rootKey }: { rootKey: RootKey }): Service {
     ...macOperations(store),
     ...dataKeyPairOperations(store),
     ...sharedSecretOperations(store),
+    ...encapsulationOperations(store),
     ...grantOperations(store),
   ];
   return {
