@@ -14,7 +14,15 @@ export interface Principal {
   /** For an assumed role: the role behind the session, as CloudTrail's `sessionContext.sessionIssuer` shows it. */
   readonly sessionIssuer?: { readonly arn: string; readonly principalId: string; readonly userName: string };
   /** For temporary credentials: when they were made and when they end, ms since the epoch. */
-  readonly session?: { readonly createdAt: number; readonly expiresAt: number };
+  readonly session?: {
+    readonly createdAt: number;
+    readonly expiresAt: number;
+    /** What was asked for with the session: it can do no more than these policies allow (a document as JSON; ARNs). */
+    readonly policy?: string;
+    readonly policyArns?: readonly string[];
+    /** Tags of the session, beside those of the role. */
+    readonly tags?: Readonly<Record<string, string>>;
+  };
 }
 
 /** An event for the bus, in the fields that the source decides; the bus adds id, time, account and region. */

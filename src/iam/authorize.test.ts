@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { Call, Principal } from '../aws/call.ts';
 import { systemClock } from '../aws/clock.ts';
 import type { AccessRequest, GrantStatement, PolicyDocument } from '../aws/service.ts';
-import { authorize } from './authorize.ts';
+import { authorize, decide } from './authorize.ts';
 import { infrastructurePrincipal, rootPrincipal } from './principals.ts';
 
 const mine = '111122223333';
@@ -154,5 +154,32 @@ describe("an instance's infrastructure role", () => {
         withGrant({ 'kms:EncryptionContext:aws:ebs:id': 'vol-1', 'kms:EncryptionContext:b': '' }, equals),
       ),
     ).toBeDefined();
+  });
+});
+
+describe('across accounts', () => {
+  const alice: Principal = {
+    type: 'IAMUser',
+    account: theirs,
+    arn: `arn:aws:iam::${theirs}:user/alice`,
+    principalId: 'AIDAEXAMPLE',
+  };
+  const allowing = (Action: string): PolicyDocument => ({ Statement: { Effect: 'Allow', Action, Resource: '*' } });
+  const reasonFor = async (owner: string | undefined, own: PolicyDocument[], boundary?: PolicyDocument) => {
+    const resourcePolicy: PolicyDocument = {
+      Statement: owner ? [{ Effect: 'Allow', Principal: { AWS: owner }, Action: 'kms:*', Resource: '*' }] : [],
+    };
+    const call = { principal: alice, account: theirs, region: 'us-east-1', clock: systemClock } as Call;
+    const permissions = { identity: own, boundary, session: undefined, tags: {} };
+    return (await decide(call, { ...decrypt, resourcePolicy }, permissions))?.reason;
+  };
+  it('a user needs the consent of both, however the owner names it', async () => {
+    for (const owner of [theirs, alice.arn]) {
+      expect(await reasonFor(owner, [allowing('kms:Decrypt')])).toBeUndefined();
+      expect(await reasonFor(owner, [])).toMatch(/no identity-based policy/);
+      expect(await reasonFor(owner, [allowing('kms:Decrypt')], allowing('ec2:*'))).toMatch(/no permissions boundary/);
+    }
+    expect(await reasonFor(undefined, [allowing('*')])).toMatch(/no resource-based policy/);
+    expect(await reasonFor(mine, [allowing('*')])).toMatch(/no resource-based policy/);
   });
 });

@@ -1,0 +1,185 @@
+/** Who may do what: identity policies, groups, boundaries, key policies and grants decided together. */
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Principal } from '../src/aws/call.ts';
+import { account, World } from './support/world.ts';
+
+let world: World;
+let keyArn: string;
+beforeEach(async () => {
+  world = await World.create();
+  keyArn = (await world.kms('CreateKey')).KeyMetadata.Arn;
+});
+afterEach(() => world.close());
+
+const iam = (operation: string, input: object = {}) => world.call('iam', operation, input);
+type Statement = Record<string, unknown>;
+const policy = (...Statement: Statement[]) => JSON.stringify({ Version: '2012-10-17', Statement });
+const allow = (Action: string | string[], Resource: string = '*', more: Statement = {}) => ({
+  Effect: 'Allow',
+  Action,
+  Resource,
+  ...more,
+});
+const deny = (Action: string) => ({ Effect: 'Deny', Action, Resource: '*' });
+
+async function user(UserName: string, ...statements: Statement[]): Promise<Principal> {
+  const { User } = await iam('CreateUser', { UserName });
+  if (statements.length > 0) await give(UserName, ...statements);
+  return { type: 'IAMUser', account, arn: User.Arn, principalId: User.UserId, userName: UserName };
+}
+const give = (UserName: string, ...statements: Statement[]) =>
+  iam('PutUserPolicy', { UserName, PolicyName: 'p', PolicyDocument: policy(...statements) });
+
+const keyPolicy = (...statements: Statement[]) =>
+  world.kms('PutKeyPolicy', {
+    KeyId: keyArn,
+    Policy: policy(
+      { Effect: 'Allow', Principal: { AWS: `arn:aws:iam::${account}:root` }, Action: 'kms:Put*', Resource: '*' },
+      ...statements,
+    ),
+  });
+const encrypt = (principal: Principal, KeyId = keyArn) =>
+  world.kms('Encrypt', { KeyId, Plaintext: Buffer.from('x') }, { principal });
+const refused = (call: Promise<unknown>, reason: string | RegExp) =>
+  expect(call).rejects.toMatchObject({ code: 'AccessDeniedException', message: expect.stringMatching(reason) });
+
+describe('a user', () => {
+  it('may do nothing without a policy, and is told which kind is missing', async () => {
+    const alice = await user('alice');
+    await expect(encrypt(alice)).rejects.toMatchObject({
+      message: `User: arn:aws:iam::${account}:user/alice is not authorized to perform: kms:Encrypt on resource: ${keyArn} because no identity-based policy allows the kms:Encrypt action`,
+    });
+    await expect(world.ec2('DescribeVolumes', {}, { principal: alice })).rejects.toMatchObject({
+      code: 'UnauthorizedOperation',
+    });
+    await expect(world.call('iam', 'CreateUser', { UserName: 'mallory' }, { principal: alice })).rejects.toMatchObject({
+      code: 'AccessDenied',
+      message: expect.stringContaining(`iam:CreateUser on resource: arn:aws:iam::${account}:user/mallory`),
+    });
+    await expect(iam('GetUser', { UserName: 'mallory' })).rejects.toMatchObject({ code: 'NoSuchEntity' });
+  });
+
+  it('may do what an inline policy, an attached one, or one of its groups allows, until it is taken away', async () => {
+    const alice = await user('alice', allow('kms:Encrypt', keyArn));
+    await encrypt(alice);
+    await iam('DeleteUserPolicy', { UserName: 'alice', PolicyName: 'p' });
+    await refused(encrypt(alice), 'no identity-based policy');
+
+    const document = policy(allow('kms:Encrypt'));
+    const { Arn: PolicyArn } = (await iam('CreatePolicy', { PolicyName: 'enc', PolicyDocument: document })).Policy;
+    await iam('AttachUserPolicy', { UserName: 'alice', PolicyArn });
+    await encrypt(alice);
+    await iam('CreatePolicyVersion', { PolicyArn, PolicyDocument: policy(allow('kms:Decrypt')), SetAsDefault: true });
+    await refused(encrypt(alice), 'no identity-based policy');
+    await iam('SetDefaultPolicyVersion', { PolicyArn, VersionId: 'v1' });
+    await encrypt(alice);
+    await iam('DetachUserPolicy', { UserName: 'alice', PolicyArn });
+    await refused(encrypt(alice), 'no identity-based policy');
+
+    await iam('CreateGroup', { GroupName: 'ops' });
+    await iam('AttachGroupPolicy', { GroupName: 'ops', PolicyArn });
+    await iam('AddUserToGroup', { GroupName: 'ops', UserName: 'alice' });
+    await encrypt(alice);
+    await iam('RemoveUserFromGroup', { GroupName: 'ops', UserName: 'alice' });
+    await refused(encrypt(alice), 'no identity-based policy');
+  });
+
+  it('that is deleted may do nothing, nor does one made anew under its name inherit from it', async () => {
+    const alice = await user('alice', allow('kms:Encrypt'));
+    await encrypt(alice);
+    await iam('DeleteUserPolicy', { UserName: 'alice', PolicyName: 'p' });
+    await iam('DeleteUser', { UserName: 'alice' });
+    await user('alice', allow('kms:Encrypt'));
+    await refused(encrypt(alice), 'no identity-based policy');
+  });
+
+  it('keeps its permissions when a change to them fails', async () => {
+    const alice = await user('alice', allow('kms:Encrypt'));
+    await encrypt(alice);
+    await expect(give('alice', allow('Encrypt'))).rejects.toMatchObject({ code: 'MalformedPolicyDocument' });
+    const tooLong = allow('kms:Decrypt', `arn:aws:kms:*:*:key/${'a'.repeat(2100)}`);
+    await expect(give('alice', tooLong)).rejects.toMatchObject({ code: 'LimitExceeded' });
+    await encrypt(alice);
+  });
+
+  it('is stopped by an explicit deny anywhere', async () => {
+    const alice = await user('alice', allow('*'), deny('kms:Encrypt'));
+    await refused(encrypt(alice), 'because of an explicit deny in an identity-based policy');
+    const own = { Effect: 'Allow', Principal: { AWS: alice.arn }, Action: 'kms:Encrypt', Resource: '*' };
+    await keyPolicy(own);
+    await refused(encrypt(alice), 'because of an explicit deny in an identity-based policy');
+    await give('alice', allow('*'));
+    await encrypt(alice);
+    await keyPolicy(own, { ...own, Effect: 'Deny' });
+    await refused(encrypt(alice), 'because of an explicit deny in a resource-based policy');
+  });
+
+  it('needs no identity policy where the key policy names it, and gets nowhere where that leaves out the account', async () => {
+    const alice = await user('alice');
+    const bob = await user('bob', allow('kms:*'));
+    await keyPolicy({ Effect: 'Allow', Principal: { AWS: alice.arn }, Action: 'kms:Encrypt', Resource: '*' });
+    await encrypt(alice);
+    await refused(encrypt(bob), 'no resource-based policy allows the kms:Encrypt action');
+  });
+
+  it('may use what a grant gives it', async () => {
+    const alice = await user('alice');
+    const { GrantId } = await world.kms('CreateGrant', {
+      KeyId: keyArn,
+      GranteePrincipal: alice.arn,
+      Operations: ['Encrypt'],
+    });
+    await encrypt(alice);
+    await world.kms('RevokeGrant', { KeyId: keyArn, GrantId });
+    await refused(encrypt(alice), 'no identity-based policy');
+  });
+
+  it('has conditions and variables of its own: name, tags', async () => {
+    const alice = await user(
+      'alice',
+      allow('kms:Encrypt', '*', { Condition: { StringEquals: { 'aws:PrincipalTag/team': 'storage' } } }),
+      allow('iam:GetUser', `arn:aws:iam::${account}:user/\${aws:username}`),
+    );
+    await refused(encrypt(alice), 'no identity-based policy');
+    await iam('TagUser', { UserName: 'alice', Tags: [{ Key: 'team', Value: 'storage' }] });
+    await encrypt(alice);
+    await iam('UntagUser', { UserName: 'alice', TagKeys: ['team'] });
+    await refused(encrypt(alice), 'no identity-based policy');
+    expect((await world.call('iam', 'GetUser', {}, { principal: alice })).User.UserName).toBe('alice');
+    await user('bob');
+    await expect(world.call('iam', 'GetUser', { UserName: 'bob' }, { principal: alice })).rejects.toThrow(
+      'iam:GetUser',
+    );
+  });
+
+  it('never gets past its boundary by identity policies, but by a key policy that names it', async () => {
+    const alice = await user('alice', allow('*'));
+    const document = policy(allow('kms:Decrypt'));
+    const { Arn } = (await iam('CreatePolicy', { PolicyName: 'bound', PolicyDocument: document })).Policy;
+    await iam('PutUserPermissionsBoundary', { UserName: 'alice', PermissionsBoundary: Arn });
+    await refused(encrypt(alice), 'no permissions boundary allows the kms:Encrypt action');
+    expect((await iam('GetUser', { UserName: 'alice' })).User.PermissionsBoundary.PermissionsBoundaryArn).toBe(Arn);
+    await expect(iam('DeletePolicy', { PolicyArn: Arn })).rejects.toMatchObject({ code: 'DeleteConflict' });
+    await keyPolicy({ Effect: 'Allow', Principal: { AWS: alice.arn }, Action: 'kms:Encrypt', Resource: '*' });
+    await encrypt(alice);
+    await iam('CreatePolicyVersion', {
+      PolicyArn: Arn,
+      PolicyDocument: policy(deny('kms:Encrypt')),
+      SetAsDefault: true,
+    });
+    await refused(encrypt(alice), 'because of an explicit deny in a permissions boundary');
+    await iam('DeleteUserPermissionsBoundary', { UserName: 'alice' });
+    await encrypt(alice);
+  });
+
+  it("uses the account's AWS managed key through EC2 only", async () => {
+    const alice = await user('alice', allow('kms:*'), allow('ec2:*'));
+    const { VolumeId } = await world.ec2(
+      'CreateVolume',
+      { AvailabilityZone: 'us-east-1a', Size: 1, Encrypted: true },
+      { principal: alice },
+    );
+    expect(VolumeId).toMatch(/^vol-/);
+    await expect(encrypt(alice, 'alias/aws/ebs')).rejects.toMatchObject({ code: 'AccessDeniedException' });
+  });
+});
