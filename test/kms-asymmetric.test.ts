@@ -24,6 +24,7 @@ import {
   KMSClient,
   KMSInvalidMacException,
   KMSInvalidSignatureException,
+  PutKeyPolicyCommand,
   SignCommand,
   type SigningAlgorithmSpec,
   VerifyCommand,
@@ -155,6 +156,38 @@ describe('with the JavaScript SDK', () => {
     }
     await pairs;
     expect(answered).toBeGreaterThan(5);
+  });
+
+  test('a key policy can hold signers to digests, and to one algorithm', async () => {
+    const { KeyId, Arn } = await newKey('RSA_2048', 'SIGN_VERIFY');
+    const deny = (key: string, value: string) => ({
+      Effect: 'Deny',
+      Principal: '*',
+      Action: 'kms:Sign',
+      Resource: '*',
+      Condition: { StringNotEquals: { [key]: value } },
+    });
+    const account = { Effect: 'Allow', Principal: { AWS: '123456789012' }, Action: 'kms:*', Resource: '*' };
+    const denied = [deny('kms:MessageType', 'DIGEST'), deny('kms:SigningAlgorithm', 'RSASSA_PSS_SHA_256')];
+    const Policy = JSON.stringify({ Version: '2012-10-17', Statement: [account, ...denied] });
+    await kms.send(new PutKeyPolicyCommand({ KeyId, Policy }));
+    const sign = (SigningAlgorithm: SigningAlgorithmSpec, MessageType: 'RAW' | 'DIGEST' | undefined) =>
+      kms.send(new SignCommand({ KeyId, Message: Buffer.alloc(32), SigningAlgorithm, MessageType }));
+    await sign('RSASSA_PSS_SHA_256', 'DIGEST');
+    for (const [algorithm, type] of [
+      ['RSASSA_PSS_SHA_256', undefined],
+      ['RSASSA_PSS_SHA_256', 'RAW'],
+      ['RSASSA_PKCS1_V1_5_SHA_256', 'DIGEST'],
+    ] as const)
+      await expect(sign(algorithm, type)).rejects.toMatchObject({
+        name: 'AccessDeniedException',
+        message: expect.stringContaining(`is not authorized to perform: kms:Sign on resource: ${Arn} `),
+      });
+    const Message = Buffer.alloc(32);
+    const { Signature } = await sign('RSASSA_PSS_SHA_256', 'DIGEST');
+    await kms.send(
+      new VerifyCommand({ KeyId, Message, MessageType: 'DIGEST', Signature, SigningAlgorithm: 'RSASSA_PSS_SHA_256' }),
+    );
   });
 
   test('a signature is recorded, but neither it nor what was signed', async () => {
