@@ -36,8 +36,8 @@ function shopOperation(name: string, effect: 'reads' | 'writes'): Operation {
     name,
     effect,
     access: () => [],
-    handle(_call, { fail }) {
-      if (fail) throw new AwsError('OutOfStock', 'Nothing left.');
+    handle(_call, { shelf, fail }) {
+      if (fail) throw new AwsError('OutOfStock', `Nothing left. Shelf: ${shelf}`);
       return {};
     },
     record: (call, { shelf }) => ({
@@ -71,10 +71,12 @@ afterEach(() => database.close());
 interface By {
   readonly principal?: Principal;
   readonly region?: string;
+  readonly userAgent?: string;
 }
 const root = rootPrincipal(account, 'AKIAROOTROOTROOTROOT');
 
-function execute(service: Service, name: string, input: object, { principal = root, region = 'us-east-1' }: By = {}) {
+function execute(service: Service, name: string, input: object, by: By = {}) {
+  const { principal = root, region = 'us-east-1', userAgent = 'test' } = by;
   return pipeline.execute({
     service,
     operation: service.operations[name]!,
@@ -84,7 +86,7 @@ function execute(service: Service, name: string, input: object, { principal = ro
     region,
     sourceIp: '192.0.2.1',
     isSecure: false,
-    userAgent: 'test',
+    userAgent,
     requestId: 'r-1',
     cancelled: new AbortController().signal,
   });
@@ -272,6 +274,43 @@ describe('LookupEvents', () => {
     ['too many results', { MaxResults: 51 }, 'InvalidMaxResultsException'],
   ])('refuses %s', async (_what, input, code) => {
     await expect(lookup(input)).rejects.toMatchObject({ code });
+  });
+});
+
+describe('records', () => {
+  const sizes = () =>
+    database.run(async (db) => {
+      const { rows } = await sql<{ n: number }>`select length(document) + length(resources) + length(user_name) as n
+        from trail_events union all select length(term) from trail_terms`.execute(db);
+      return rows.map((row) => row.n);
+    });
+
+  it('stay small, whatever the request', async () => {
+    const big = 'x'.repeat(1_000_000);
+    await put(big);
+    await expect(execute(shop, 'Put', { shelf: big, fail: true })).rejects.toThrow('Nothing left.');
+    await execute(shop, 'Look', { shelf: 'a' }, { userAgent: big });
+    expect(Math.max(...(await sizes()))).toBeLessThan(10_000);
+    const [look, failed, first] = (await lookup()).Events!.map((event) => JSON.parse(event.CloudTrailEvent!));
+    expect(first).toMatchObject({ requestParameters: null, responseElements: null });
+    expect(first.errorCode).toBeUndefined();
+    expect(failed).toMatchObject({ requestParameters: null, errorCode: 'OutOfStock' });
+    expect(failed.errorMessage).toMatch(/^Nothing left\. Shelf: x+$/);
+    expect(look).toMatchObject({ requestParameters: { shelf: 'a' } });
+    expect(look.userAgent).toMatch(/^x+$/);
+  });
+
+  it('hold what a large request says', async () => {
+    const shelf = 'x'.repeat(90_000);
+    await put(shelf);
+    expect((await lookup()).Events!.map(shelfOf)).toEqual([shelf]);
+  });
+
+  it('are written even for an input that no record can hold', async () => {
+    let deep: unknown = 'bottom';
+    for (let i = 0; i < 100_000; i++) deep = { deep };
+    await expect(execute(shop, 'Put', { shelf: deep, fail: true })).rejects.toThrow();
+    expect((await lookup()).Events).toMatchObject([{ EventName: 'Put' }]);
   });
 });
 

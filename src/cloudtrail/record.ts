@@ -17,6 +17,15 @@ export interface TrailRecord {
 }
 
 /**
+ * What a record holds at most, characters: a text of the caller's own, the whole document, and the resources that it is
+ * found by. Source: CloudTrail user guide, "CloudTrail record contents", which leaves out what is longer; its quotas.
+ */
+const textLengthMax = 1024;
+const documentLengthMax = 256 * 1024;
+const resourceNameLengthMax = 2048;
+const resourcesMax = 1000;
+
+/**
  * The record of one call, in the form of CloudTrail's record contents, version 1.11.
  * Source: CloudTrail user guide, "CloudTrail record contents".
  */
@@ -39,9 +48,9 @@ export function trailRecord(
     eventName: operation.name,
     awsRegion: call.region,
     sourceIPAddress: call.sourceIp,
-    userAgent: call.userAgent,
+    userAgent: call.userAgent.slice(0, textLengthMax),
     errorCode: failure?.errorCode,
-    errorMessage: failure?.errorMessage,
+    errorMessage: failure?.errorMessage.slice(0, textLengthMax),
     requestParameters: details.requestParameters ?? null,
     responseElements: failure ? null : (details.responseElements ?? null),
     requestID: call.requestId,
@@ -53,7 +62,7 @@ export function trailRecord(
     recipientAccountId: call.account,
     eventCategory: 'Management',
   };
-  const document = `{"eventVersion":"1.11","userIdentity":${userIdentity(call)},${JSON.stringify(rest).slice(1)}`;
+  const document = `{"eventVersion":"1.11","userIdentity":${userIdentity(call)},${boundedJson(rest).slice(1)}`;
   return {
     seq,
     account: call.account,
@@ -61,9 +70,22 @@ export function trailRecord(
     time,
     eventName: operation.name,
     userName: userName(call.principal),
-    resources: details.lookupResources ?? (resources ?? []).map(({ ARN, type }) => ({ name: ARN, type: type ?? '' })),
+    resources: (details.lookupResources ?? (resources ?? []).map(({ ARN, type }) => ({ name: ARN, type: type ?? '' })))
+      .filter(({ name }) => typeof name === 'string' && name.length <= resourceNameLengthMax)
+      .slice(0, resourcesMax),
     document,
   };
+}
+
+/** A record as JSON, without what the caller fills when that is too much, or too deep to be written. */
+function boundedJson(record: object): string {
+  try {
+    const json = JSON.stringify(record);
+    if (json.length <= documentLengthMax) return json;
+  } catch {
+    // Nested deeper than the stack is.
+  }
+  return JSON.stringify({ ...record, requestParameters: null, responseElements: null, resources: undefined });
 }
 
 function detailsOf(
