@@ -42,7 +42,7 @@ export function instancesNotFound(ids: readonly string[]): AwsError {
 /** @throws InvalidParameterValue for text that can't be a volume id */
 export function checkVolumeId(id: string | undefined, parameter = 'volumeId'): string {
   if (!id) throw missingParameter(parameter);
-  if (!/^vol-(?:[0-9a-f]{8}|[0-9a-f]{17})$/.test(id))
+  if (typeof id !== 'string' || !/^vol-(?:[0-9a-f]{8}|[0-9a-f]{17})$/.test(id))
     throw invalidValue(`Value (${id}) for parameter ${parameter} is invalid. Expected: 'vol-...'.`);
   return id;
 }
@@ -50,7 +50,7 @@ export function checkVolumeId(id: string | undefined, parameter = 'volumeId'): s
 /** @throws InvalidInstanceID.Malformed for text that can't be an instance id */
 export function checkInstanceId(id: string | undefined, parameter = 'instanceId'): string {
   if (!id) throw missingParameter(parameter);
-  if (!/^i-(?:[0-9a-f]{8}|[0-9a-f]{17})$/.test(id))
+  if (typeof id !== 'string' || !/^i-(?:[0-9a-f]{8}|[0-9a-f]{17})$/.test(id))
     throw new AwsError('InvalidInstanceID.Malformed', `Invalid id: "${id}" (expecting "i-...")`);
   return id;
 }
