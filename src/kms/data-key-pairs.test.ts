@@ -1,4 +1,5 @@
 import { createPrivateKey, createPublicKey } from 'node:crypto';
+import { availableParallelism } from 'node:os';
 import { DataKeyPairSpec } from '@aws-sdk/client-kms';
 import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 import { TestKms } from './testing.ts';
@@ -117,6 +118,16 @@ test('an RSA pair keeps nobody waiting', async () => {
   for (let at = 0; at < 5; at++) await kms.run('DescribeKey', { KeyId }).then(() => order.push('key'));
   await pair;
   expect(order).toEqual(['key', 'key', 'key', 'key', 'key', 'pair']);
+});
+
+test('more RSA pairs than there are processors are made all the same, one after the other', async () => {
+  const { KeyId } = await kms.key();
+  const input = { KeyId, KeyPairSpec: 'RSA_2048' };
+  const pairs = await Promise.all(
+    Array.from({ length: 2 * availableParallelism() }, () => kms.run('GenerateDataKeyPair', input)),
+  );
+  const distinct = new Set(pairs.map(({ PublicKey }) => PublicKey.toString('hex')));
+  expect(distinct.size).toBe(pairs.length);
 });
 
 test('spec and context decide about access, and are recorded', async () => {

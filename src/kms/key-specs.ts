@@ -3,6 +3,7 @@
  * only, and is not here. Source: API_CreateKey.
  */
 import { generateKeyPair, generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto';
+import { availableParallelism } from 'node:os';
 import type { GrantOperation, KeyMetadata, KeyUsageType } from '@aws-sdk/client-kms';
 import { AwsError } from '../aws/errors.ts';
 
@@ -108,9 +109,30 @@ function keyPairHere({ type, options }: { type: string; options?: object }): Key
   return generateSync(type, options ?? {});
 }
 
-function keyPairElsewhere({ options }: { options?: object }): Promise<KeyPair> {
+/**
+ * RSA pairs that are made at once: one processor stays for everything else. Who waits is a request in flight, and those the
+ * gateway limits.
+ */
+const pairsAtOnceMax = Math.max(1, availableParallelism() - 1);
+let pairsInWork = 0;
+const waiting: Array<() => void> = [];
+
+async function keyPairElsewhere({ options }: { options?: PairOptions }): Promise<KeyPair> {
+  if (pairsInWork < pairsAtOnceMax) pairsInWork++;
+  else await new Promise<void>((resolve) => waiting.push(resolve));
+  try {
+    return await generateRsa(options as { modulusLength: number });
+  } finally {
+    // The place goes to the next in line, or is free.
+    const next = waiting.shift();
+    if (next) next();
+    else pairsInWork--;
+  }
+}
+
+function generateRsa(options: { modulusLength: number }): Promise<KeyPair> {
   return new Promise((resolve, reject) =>
-    generateKeyPair('rsa', options as { modulusLength: number }, (error, publicKey, privateKey) =>
+    generateKeyPair('rsa', options, (error, publicKey, privateKey) =>
       error ? reject(error) : resolve({ publicKey, privateKey }),
     ),
   );
