@@ -158,4 +158,13 @@ describe('principals of a resource policy', () => {
     expect(naming(deny).effect).toBe('silent');
     expect(naming(deny, rootPrincipal('444455556666')).effect).toBe('deny');
   });
+  it('are in a NotPrincipal by themselves: their account alone exempts its root, and nobody else', () => {
+    const except = (...AWS: string[]) => naming({ Effect: 'Deny', NotPrincipal: { AWS } }, instance).effect;
+    expect(except(account)).toBe('deny');
+    expect(except(`arn:aws:iam::${account}:root`)).toBe('deny');
+    expect(except(instance.sessionIssuer!.arn, account)).toBe('silent');
+    expect(except('*')).toBe('silent');
+    const allow = { NotPrincipal: { AWS: account } };
+    expect([naming(allow).effect, naming(allow, instance).effect]).toEqual(['silent', 'silent']);
+  });
 });

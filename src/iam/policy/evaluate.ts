@@ -83,7 +83,12 @@ function coversResource(statement: Statement, resource: string, context: Request
 }
 
 function namingOf(statement: Statement, principal: Principal): Naming {
-  if (statement.notPrincipals) return isNamed(statement.notPrincipals, principal) === 'nobody' ? 'anyone' : 'nobody';
+  if (statement.notPrincipals) {
+    const named = isNamed(statement.notPrincipals, principal);
+    // Naming an account leaves out its root; users and roles of it are denied unless they are named as well.
+    const isDenied = named === 'account' && principal.type !== 'Root' && statement.effect === 'Deny';
+    return named === 'nobody' || isDenied ? 'anyone' : 'nobody';
+  }
   return statement.principals ? isNamed(statement.principals, principal) : 'nobody';
 }
 
