@@ -124,6 +124,16 @@ describe('without a server', () => {
     expect(stderr).toMatch(/^coffer: .*server\.json\.new/);
   });
 
+  test.each(['4k', '100k'])('a disk that fills up at the first start, after %s: 69, and what to do', async (size) => {
+    const disk = join(scratch, `disk-${size}`);
+    mkdirSync(disk);
+    const script = `mount -t tmpfs -o size=${size} tmpfs "$1" && exec "$2" serve --data "$1/data" --listen 127.0.0.1:0`;
+    const args = ['--map-root-user', '--mount', 'sh', '-c', script, 'sh', disk, coffer];
+    const { exitCode, stderr } = await type(args, { command: 'unshare' });
+    expect(stderr).toBe('coffer: the disk is full; make room and start again\n');
+    expect(exitCode).toBe(69);
+  });
+
   test('a port in use: 69, and what to do', async () => {
     await using other = await startServer({ args: ['--no-host'] });
     const { host } = new URL(other.endpoint);

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { pino } from 'pino';
 import type { Endpoint } from '../aws/signed-client.ts';
+import { DatabaseUnavailable } from '../database/database.ts';
 import { startControlPlane } from '../gateway/control-plane.ts';
 import { requireSafeAddress } from '../gateway/listen-address.ts';
 import { socketPathBytesMax } from '../host/instances.ts';
@@ -189,7 +190,8 @@ function startError(error: unknown, listen: string): unknown {
     EACCES: `no permission: ${message}`,
     ENOSPC: 'the disk is full; make room and start again',
   };
-  const reason = code ? reasons[code] : undefined;
+  const isFull = error instanceof DatabaseUnavailable && message.includes('disk is full');
+  const reason = isFull ? reasons.ENOSPC : code ? reasons[code] : undefined;
   return reason ? new CommandError(reason, exitCodes.unavailable, { cause: error }) : error;
 }
 

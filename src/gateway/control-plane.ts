@@ -63,6 +63,8 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
         services.flatMap((service) => service.migrations),
       ),
     );
+    // Were the tables lost with their group (the disk is full), what follows would only find them missing.
+    await database.durable();
     await database.run((db) => requireOwnRootKey(db, rootKey, rootKeyFile));
     await database.run(continueTrail);
     const signals = new Signals();
