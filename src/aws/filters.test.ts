@@ -51,6 +51,14 @@ describe('filters', () => {
     expect(parseFilters([{ Name: 'tag:Owner', Values: ['x'] }], known)).toHaveLength(1);
   });
 
+  test('take 200 values with wildcards in all: each is tried on everything that the account has', () => {
+    const values = (count: number) => Array.from({ length: count }, (_, index) => `*${index}`);
+    const status = (count: number) => ({ Name: 'status', Values: values(count) });
+    expect(parseFilters([status(200)], known)).toHaveLength(1);
+    expect(() => parseFilters([status(201)], known)).toThrow(/200 filter values with wildcards; this one has 201/);
+    expect(() => parseFilters([status(101), status(100)], known)).toThrow(/this one has 201/);
+  });
+
   test('take 500 values', () => {
     const values = Array.from({ length: 500 }, (_, index) => `v${index}`);
     expect(parseFilters([{ Name: 'status', Values: values }], known)[0]!.values).toHaveLength(500);

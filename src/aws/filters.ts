@@ -8,6 +8,8 @@ import { AwsError } from './errors.ts';
 /** At least 500 values must pass (clients batch by 500). */
 const filtersMax = 50;
 const filterValuesMax = 1000;
+/** In all of a request; each is tried on everything that the account has, while a literal is looked up. */
+const wildcardsMax = 200;
 
 export interface FilterInput {
   readonly Name?: string | undefined;
@@ -37,7 +39,7 @@ export function parseFilters(filters: readonly FilterInput[] | undefined, known:
       'FilterLimitExceeded',
       `A request can have ${filtersMax} filters; this one has ${filters.length}.`,
     );
-  return filters.map(({ Name: name, Values: values }) => {
+  const parsed = filters.map(({ Name: name, Values: values }) => {
     if (!name) throw new AwsError('InvalidParameterValue', 'Each filter needs a name.');
     const isTag = name.startsWith('tag:') && name.length > 4 && known.has('tag:');
     if (!isTag && (!known.has(name) || name === 'tag:'))
@@ -51,6 +53,13 @@ export function parseFilters(filters: readonly FilterInput[] | undefined, known:
       );
     return { name, values: values.map((text) => ({ text, literal: literalOf(text) })) };
   });
+  const wildcards = parsed.flatMap((filter) => filter.values).filter((value) => value.literal === undefined).length;
+  if (wildcards > wildcardsMax)
+    throw new AwsError(
+      'FilterLimitExceeded',
+      `A request can have ${wildcardsMax} filter values with wildcards; this one has ${wildcards}.`,
+    );
+  return parsed;
 }
 
 /** Whether every filter matches at least one of the values that `valuesOf` finds for its name. */

@@ -2,7 +2,7 @@ import { DatabaseSync } from 'node:sqlite';
 import fc from 'fast-check';
 import { Kysely, sql } from 'kysely';
 import { expect, test } from 'vitest';
-import { matchesPattern, parseFilters } from '../aws/filters.ts';
+import { matchesPattern } from '../aws/filters.ts';
 import { sqliteDialect } from '../database/sqlite-dialect.ts';
 import { globPattern, textMatches } from './sql-text.ts';
 
@@ -20,14 +20,12 @@ test('SQL matches a filter value exactly as the rest of the code does', () => {
   );
 });
 
-test('a filter can have as many values with wildcards as a filter can have', () => {
-  const [filter] = parseFilters(
-    [{ Name: 'k', Values: Array.from({ length: 1000 }, (_, i) => `*x${i}`) }],
-    new Set(['k']),
-  );
+test('a thousand values with wildcards are not too deep for SQLite', () => {
+  const values = Array.from({ length: 1000 }, (_, i) => ({ text: `*x${i}`, literal: undefined }));
+  const filter = { name: 'k', values };
   const db = new Kysely({ dialect: sqliteDialect(new DatabaseSync(':memory:')) });
   const found = (text: string) =>
-    sql<{ found: number }>`select ${textMatches(filter!, sql`${text}`)} as found`.execute(db);
+    sql<{ found: number }>`select ${textMatches(filter, sql`${text}`)} as found`.execute(db);
   const matches = async (text: string) => (await found(text)).rows[0]!.found === 1;
   return expect(Promise.all(['x0', 'x998', 'yx999', 'x1000'].map(matches))).resolves.toEqual([true, true, true, false]);
 });
