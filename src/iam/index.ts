@@ -3,13 +3,15 @@ import * as sdk from '@aws-sdk/client-sts';
 import { catalogueOf } from '../aws/catalogue.ts';
 import type { Service } from '../aws/service.ts';
 import type { RootKey } from '../crypto/root-key.ts';
+import { assumeRole } from './assume-role.ts';
 import { accessDenied } from './denial.ts';
 import { iamMigrations } from './records.ts';
-import { assumeInfrastructureRole, getCallerIdentity } from './sts.ts';
+import { assumeInfrastructureRole, getAccessKeyInfo, getCallerIdentity, getSessionToken } from './sts.ts';
 
 export { createIam } from './service.ts';
 
 export function createSts({ rootKey }: { rootKey: RootKey }): Service {
+  const catalogue = catalogueOf(sdk);
   return {
     name: 'sts',
     eventSource: 'sts.amazonaws.com',
@@ -17,10 +19,15 @@ export function createSts({ rootKey }: { rootKey: RootKey }): Service {
     apiVersion: '2011-06-15',
     xmlNamespace: 'https://sts.amazonaws.com/doc/2011-06-15/',
     operations: {
-      GetCallerIdentity: getCallerIdentity,
+      ...Object.fromEntries(
+        [getCallerIdentity, assumeRole(rootKey), getSessionToken(rootKey), getAccessKeyInfo].map((operation) => [
+          operation.name,
+          { ...operation, schema: catalogue[operation.name] },
+        ]),
+      ),
       AssumeInfrastructureRole: assumeInfrastructureRole(rootKey),
     },
-    catalogue: catalogueOf(sdk),
+    catalogue,
     migrations: iamMigrations,
     accessDenied,
   };

@@ -1,4 +1,4 @@
-/** IAM: users, groups, access keys, policies. One for all regions. */
+/** IAM: users, groups, roles, access keys, policies. One for all regions. */
 import * as sdk from '@aws-sdk/client-iam';
 import { catalogueOf } from '../aws/catalogue.ts';
 import type { Operation, Service } from '../aws/service.ts';
@@ -9,6 +9,7 @@ import { groupOperations } from './groups.ts';
 import { managedPolicyOperations } from './managed-policies.ts';
 import { identityPolicyOperations } from './policies-of-identities.ts';
 import { policyVersionOperations } from './policy-versions.ts';
+import { roleOperations } from './roles.ts';
 import { tagOperations } from './tags.ts';
 import { userKeyOperations } from './user-keys.ts';
 import { userOperations } from './users.ts';
@@ -23,11 +24,12 @@ export function createIam(parts: {
     ...userOperations(parts.forgetCredentials),
     ...userKeyOperations(parts.rootKey, parts.forgetCredentials),
     ...groupOperations,
-    ...identityPolicyOperations.filter(({ name }) => !name.includes('Role')),
-    ...boundaryOperations.filter(({ name }) => !name.includes('Role')),
+    ...roleOperations,
+    ...identityPolicyOperations,
+    ...boundaryOperations,
     ...managedPolicyOperations,
     ...policyVersionOperations,
-    ...tagOperations.filter(({ name }) => !name.includes('Role')),
+    ...tagOperations,
   ];
   return {
     name: 'iam',

@@ -1,0 +1,213 @@
+/** Roles. Source: IAM API reference, CreateRole and its kin. */
+import type {
+  CreateRoleRequest,
+  CreateRoleResponse,
+  DeleteRoleRequest,
+  GetRoleResponse,
+  ListRolesRequest,
+  ListRolesResponse,
+  Role,
+  UpdateAssumeRolePolicyRequest,
+  UpdateRoleRequest,
+} from '@aws-sdk/client-iam';
+import type { Call } from '../aws/call.ts';
+import { type Operation, operation } from '../aws/service.ts';
+import { integer, required, text } from '../aws/validate.ts';
+import { boundaryOf, requireBoundary } from './boundaries.ts';
+import { check, limitExceeded } from './errors.ts';
+import {
+  accessTo,
+  arnText,
+  deleteIdentity,
+  existing,
+  iamAccess,
+  identitiesChanged,
+  insertIdentity,
+  type NamedIdentity,
+  nameOf,
+  pathPrefixText,
+  pathText,
+  requestTags,
+  resolveIdentity,
+  tablesOf,
+  tagListRule,
+} from './identities.ts';
+import { pageRules } from './paging.ts';
+import { requireNoPolicies } from './policies-of-identities.ts';
+import { encodeDocument, policyText, sizeOf } from './policy-documents.ts';
+import { parseTrustPolicy } from './policy-grammar.ts';
+import { identityArn } from './principals.ts';
+import type { Identity } from './records.ts';
+import { listIdentities } from './users.ts';
+
+const roleName = nameOf('role');
+const sessionDuration = integer({ min: 3600, max: 43_200 });
+const description = text({ max: 1000 });
+/** Characters without white space. Source: IAM user guide, quotas. */
+const trustPolicySizeMax = 2048;
+
+function checkTrustPolicy(document: string): void {
+  parseTrustPolicy(document);
+  if (sizeOf(document) > trustPolicySizeMax)
+    throw limitExceeded(`Cannot exceed quota for ACLSizePerRole: ${trustPolicySizeMax}`);
+}
+
+const createRole = operation<CreateRoleRequest, CreateRoleResponse, NamedIdentity>({
+  name: 'CreateRole',
+  effect: 'writes',
+  async resolve(call, input) {
+    check(input, {
+      RoleName: required(roleName),
+      AssumeRolePolicyDocument: required(policyText),
+      Path: pathText,
+      Description: description,
+      MaxSessionDuration: sessionDuration,
+      PermissionsBoundary: arnText,
+      Tags: tagListRule,
+    });
+    const named = await resolveIdentity(call, 'role', input.RoleName!);
+    if (named.found) return named;
+    const path = input.Path ?? '/';
+    return { ...named, arn: identityArn({ account: call.account, kind: 'role', path, name: named.name }) };
+  },
+  access: (call, input, subject) => [
+    accessTo(call, 'CreateRole', subject, {
+      ...requestTags(input.Tags),
+      ...(input.PermissionsBoundary ? { 'iam:PermissionsBoundary': input.PermissionsBoundary } : {}),
+    }),
+    ...(input.Tags?.length ? [accessTo(call, 'TagRole', subject, requestTags(input.Tags))] : []),
+  ],
+  async handle(call, input) {
+    checkTrustPolicy(input.AssumeRolePolicyDocument!);
+    await requireBoundary(call, input.PermissionsBoundary);
+    const role = await insertIdentity(
+      call,
+      'role',
+      {
+        name: input.RoleName!,
+        path: input.Path ?? '/',
+        description: input.Description ?? null,
+        trust_policy: input.AssumeRolePolicyDocument!,
+        session_max_s: input.MaxSessionDuration ?? 3600,
+        boundary_arn: input.PermissionsBoundary ?? null,
+      },
+      input.Tags,
+    );
+    return { Role: { ...describeRole(role), ...(input.Tags?.length ? { Tags: input.Tags } : {}) } };
+  },
+  record: (_call, input, output) => ({
+    requestParameters: {
+      roleName: input.RoleName ?? null,
+      path: input.Path,
+      description: input.Description,
+      assumeRolePolicyDocument: input.AssumeRolePolicyDocument,
+      maxSessionDuration: input.MaxSessionDuration,
+      permissionsBoundary: input.PermissionsBoundary,
+      tags: input.Tags,
+    },
+    responseElements: output
+      ? { role: { roleName: output.Role!.RoleName, roleId: output.Role!.RoleId, arn: output.Role!.Arn } }
+      : null,
+  }),
+});
+
+const listRoles = operation<ListRolesRequest, ListRolesResponse>({
+  name: 'ListRoles',
+  effect: 'reads',
+  resolve: (_call, input) => check(input, { ...pageRules, PathPrefix: pathPrefixText }),
+  access: (call) => [iamAccess(call, 'ListRoles', `arn:aws:iam::${call.account}:role/`)],
+  async handle(call, input) {
+    const { rows, rest } = await listIdentities(call, 'role', input);
+    return { Roles: rows.map(describeRole), ...rest };
+  },
+});
+
+type AboutRole = DeleteRoleRequest & UpdateRoleRequest & Partial<Pick<UpdateAssumeRolePolicyRequest, 'PolicyDocument'>>;
+
+/** An operation on one role by its name. */
+function onRole<Output>(
+  name: string,
+  effect: 'reads' | 'writes',
+  rules: Parameters<typeof check>[1],
+  handle: (call: Call, role: Identity, input: AboutRole, named: NamedIdentity) => Promise<Output> | Output,
+) {
+  return operation<AboutRole, Output, NamedIdentity>({
+    name,
+    effect,
+    resolve(call, input) {
+      check(input, { RoleName: required(roleName), ...rules });
+      return resolveIdentity(call, 'role', input.RoleName!);
+    },
+    access: (call, _input, subject) => [accessTo(call, name, subject)],
+    handle: (call, input, subject) => handle(call, existing(subject), input, subject),
+    record: (_call, input) => ({
+      requestParameters: {
+        roleName: input.RoleName ?? null,
+        description: input.Description,
+        maxSessionDuration: input.MaxSessionDuration,
+        policyDocument: input.PolicyDocument,
+      },
+    }),
+  });
+}
+
+const getRole = onRole<GetRoleResponse>('GetRole', 'reads', {}, (_call, role, _input, { tags }) => ({
+  Role: { ...describeRole(role), ...boundaryOf(role), ...(tags.length ? { Tags: [...tags] } : {}) },
+}));
+
+const updateRole = onRole(
+  'UpdateRole',
+  'writes',
+  { Description: description, MaxSessionDuration: sessionDuration },
+  async (call, role, input) => {
+    await change(call, role, {
+      description: input.Description ?? role.description,
+      session_max_s: input.MaxSessionDuration ?? role.session_max_s,
+    });
+    return {};
+  },
+);
+
+const updateAssumeRolePolicy = onRole(
+  'UpdateAssumeRolePolicy',
+  'writes',
+  { PolicyDocument: required(policyText) },
+  async (call, role, input) => {
+    checkTrustPolicy(input.PolicyDocument!);
+    await change(call, role, { trust_policy: input.PolicyDocument! });
+    return {};
+  },
+);
+
+const deleteRole = onRole('DeleteRole', 'writes', {}, async (call, role) => {
+  await requireNoPolicies(call, role);
+  await deleteIdentity(call, role);
+  return {};
+});
+
+export const roleOperations: readonly Operation[] = [
+  createRole,
+  getRole,
+  listRoles,
+  updateRole,
+  updateAssumeRolePolicy,
+  deleteRole,
+];
+
+async function change(call: Call, { id }: Identity, values: Partial<Identity>): Promise<void> {
+  await tablesOf(call).updateTable('iam_identities').set(values).where('id', '=', id).execute();
+  await identitiesChanged(call);
+}
+
+function describeRole(role: Identity): Role {
+  return {
+    Path: role.path,
+    RoleName: role.name,
+    RoleId: role.id,
+    Arn: identityArn(role),
+    CreateDate: new Date(role.created_at),
+    AssumeRolePolicyDocument: encodeDocument(role.trust_policy ?? ''),
+    ...(role.description === null ? {} : { Description: role.description }),
+    MaxSessionDuration: role.session_max_s ?? 3600,
+  };
+}
