@@ -6,6 +6,7 @@ import { flushCompileCache } from 'node:module';
 import { join, resolve } from 'node:path';
 import { pino } from 'pino';
 import type { ClientCredentials, Endpoint } from '../aws/signed-client.ts';
+import { writePrivateFile } from '../files/durable.ts';
 import { HostAgent } from './agent.ts';
 import { forbidDumps, type ProcessLock, tryLock } from './process.ts';
 
@@ -87,7 +88,8 @@ function nextStart(path: string): number {
     // The first start.
   }
   const startedAt = Math.max(Date.now(), last + 1);
-  writeFileSync(path, `${startedAt}\n`, { mode: 0o600 });
+  // Whole or not at all: a host killed over an empty file would start before itself, and be turned away for good.
+  writePrivateFile(path, `${startedAt}\n`, 'replace');
   return startedAt;
 }
 
