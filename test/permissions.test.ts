@@ -1,0 +1,228 @@
+/** A user works with encrypted volumes by the policy of docs/permissions.md, and by nothing less. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import {
+  AttachVolumeCommand,
+  CreateVolumeCommand,
+  DeleteVolumeCommand,
+  DescribeVolumesCommand,
+  DetachVolumeCommand,
+  EC2Client,
+} from '@aws-sdk/client-ec2';
+import * as iam from '@aws-sdk/client-iam';
+import { CreateKeyCommand, KMSClient, ListGrantsCommand, RevokeGrantCommand } from '@aws-sdk/client-kms';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { type Client, run } from './support/client.ts';
+import { startServer, type TestServer, until } from './support/server.ts';
+import { Volumes, zone } from './support/volumes.ts';
+
+const page = readFileSync(join(import.meta.dirname, '../docs/permissions.md'), 'utf8');
+/** The page's JSON documents, in their order. */
+const documents = [...page.matchAll(/```json\n(.*?)```/gs)].map(([, text]) => JSON.parse(text!));
+const volumePolicy = documents[0];
+const kmsActions: readonly string[] = volumePolicy.Statement.find(
+  (statement: { Sid: string }) => statement.Sid === 'Keys',
+).Action;
+
+let server: TestServer;
+let alice: Client;
+let keyArn: string;
+let instance: string;
+const arn = 'arn:aws:iam::123456789012:user/alice';
+
+beforeAll(async () => {
+  server = await startServer();
+  const root = server.sdk(iam.IAMClient);
+  await root.send(new iam.CreateUserCommand({ UserName: 'alice' }));
+  const { AccessKey } = await root.send(new iam.CreateAccessKeyCommand({ UserName: 'alice' }));
+  alice = server.as({ accessKeyId: AccessKey!.AccessKeyId!, secretAccessKey: AccessKey!.SecretAccessKey! });
+  keyArn = (await server.sdk(KMSClient).send(new CreateKeyCommand({}))).KeyMetadata!.Arn!;
+  instance = await new Volumes(server).runInstance();
+}, 60_000);
+afterAll(() => server?.stop());
+
+const give = (policy: object) =>
+  server.sdk(iam.IAMClient).send(
+    new iam.PutUserPolicyCommand({
+      UserName: 'alice',
+      PolicyName: 'volumes',
+      PolicyDocument: JSON.stringify(policy),
+    }),
+  );
+/** The page's policy without some actions. */
+const without = (...actions: string[]) => ({
+  ...volumePolicy,
+  Statement: volumePolicy.Statement.map((statement: { Action: string[] }) => ({
+    ...statement,
+    Action: statement.Action.filter((action) => !actions.includes(action)),
+  })).filter((statement: { Action: string[] }) => statement.Action.length > 0),
+});
+
+const create = (who = alice) =>
+  who
+    .sdk(EC2Client)
+    .send(new CreateVolumeCommand({ Size: 1, AvailabilityZone: zone, Encrypted: true, KmsKeyId: keyArn }));
+const attach = (VolumeId: string) =>
+  alice.sdk(EC2Client).send(new AttachVolumeCommand({ VolumeId, InstanceId: instance, Device: '/dev/sdf' }));
+const detach = (VolumeId: string) => alice.sdk(EC2Client).send(new DetachVolumeCommand({ VolumeId }));
+const state = async (VolumeId: string) =>
+  (await server.sdk(EC2Client).send(new DescribeVolumesCommand({ VolumeIds: [VolumeId] }))).Volumes![0]!;
+const attached = (id: string) =>
+  until(async () => (await state(id)).Attachments?.[0]?.State === 'attached', 'the volume to be attached');
+const available = (id: string) =>
+  until(async () => (await state(id)).State === 'available', 'the volume to be available');
+
+it('creates, attaches, detaches and deletes an encrypted volume', async () => {
+  await give(volumePolicy);
+  const { VolumeId, Encrypted } = await create();
+  expect(Encrypted).toBe(true);
+  await available(VolumeId!);
+  await attach(VolumeId!);
+  await attached(VolumeId!);
+  await detach(VolumeId!);
+  await available(VolumeId!);
+  await alice.sdk(EC2Client).send(new DeleteVolumeCommand({ VolumeId }));
+}, 60_000);
+
+/** What fails when one permission is taken away, and the kind of resource that its message names. */
+const needs: Record<string, { create?: true; attach?: true }> = {
+  'kms:DescribeKey': { create: true },
+  'kms:GenerateDataKeyWithoutPlaintext': { create: true },
+  'kms:CreateGrant': { attach: true },
+  'kms:Decrypt': {},
+  'kms:ReEncrypt*': {},
+};
+
+it("the page's key permissions are the five that AWS documents", () => {
+  expect([...kmsActions].sort()).toEqual(Object.keys(needs).sort());
+});
+
+it.each(Object.entries(needs))(
+  'without %s exactly the operations that need it fail, at once and in plain words',
+  async (action, fails) => {
+    await give(volumePolicy);
+    const volumeId = (await create()).VolumeId!;
+    await available(volumeId);
+    await give(without(action));
+    const refusal = {
+      name: 'UnauthorizedOperation',
+      message: expect.stringContaining(
+        `User: ${arn} is not authorized to perform: ${action} on resource: ${keyArn} because no identity-based policy allows the ${action} action`,
+      ),
+    };
+    const before = (await new Volumes(server).all()).length;
+    if (fails.create) {
+      await expect(create()).rejects.toMatchObject(refusal);
+      expect((await new Volumes(server).all()).length).toBe(before);
+    } else await create();
+    if (fails.attach) {
+      await expect(attach(volumeId)).rejects.toMatchObject(refusal);
+      expect((await state(volumeId)).State).toBe('available');
+    } else {
+      await attach(volumeId);
+      await attached(volumeId);
+      await detach(volumeId);
+      await available(volumeId);
+    }
+  },
+  60_000,
+);
+
+it.each(['ec2:CreateVolume', 'ec2:AttachVolume', 'ec2:DetachVolume', 'ec2:DeleteVolume'])(
+  'without %s EC2 itself refuses, whatever the key',
+  async (action) => {
+    await give(volumePolicy);
+    const VolumeId = (await create()).VolumeId!;
+    await available(VolumeId);
+    await give(without(action));
+    const operations: Record<string, () => Promise<unknown>> = {
+      'ec2:CreateVolume': () => create(),
+      'ec2:AttachVolume': () => attach(VolumeId),
+      'ec2:DetachVolume': () => detach(VolumeId),
+      'ec2:DeleteVolume': () => alice.sdk(EC2Client).send(new DeleteVolumeCommand({ VolumeId })),
+    };
+    if (action === 'ec2:DetachVolume') {
+      await attach(VolumeId);
+      await attached(VolumeId);
+    }
+    await expect(operations[action]!()).rejects.toMatchObject({
+      name: 'UnauthorizedOperation',
+      message: expect.stringContaining(
+        `User: ${arn} is not authorized to perform: ${action} on resource: arn:aws:ec2:`,
+      ),
+    });
+    await give(volumePolicy);
+    if (action === 'ec2:DetachVolume') {
+      await detach(VolumeId);
+      await available(VolumeId);
+    }
+  },
+  60_000,
+);
+
+it('a withdrawn grant or policy leaves an attached volume alone', async () => {
+  await give(volumePolicy);
+  const VolumeId = (await create()).VolumeId!;
+  await available(VolumeId);
+  await attach(VolumeId);
+  await attached(VolumeId);
+  const kms = server.sdk(KMSClient);
+  const { Grants } = await kms.send(new ListGrantsCommand({ KeyId: keyArn }));
+  for (const { GrantId } of Grants!) await kms.send(new RevokeGrantCommand({ KeyId: keyArn, GrantId }));
+  await give(without(...kmsActions));
+  expect((await state(VolumeId)).Attachments![0]!.State).toBe('attached');
+  await detach(VolumeId);
+  await available(VolumeId);
+  await expect(attach(VolumeId)).rejects.toMatchObject({ name: 'UnauthorizedOperation' });
+}, 60_000);
+
+it('grants for AWS resources only, and a role or boundary as the page has them', async () => {
+  const [, grantsOnly, trust, boundary] = documents;
+  await give({
+    ...volumePolicy,
+    Statement: [...without('kms:CreateGrant').Statement, ...grantsOnly.Statement],
+  });
+  const VolumeId = (await create()).VolumeId!;
+  await available(VolumeId);
+  await attach(VolumeId);
+  await attached(VolumeId);
+  await detach(VolumeId);
+  await available(VolumeId);
+  const root = server.sdk(iam.IAMClient);
+  await root.send(
+    new iam.CreateRoleCommand({ RoleName: 'operators', AssumeRolePolicyDocument: JSON.stringify(trust) }),
+  );
+  const { Policy } = await root.send(
+    new iam.CreatePolicyCommand({ PolicyName: 'volumes-only', PolicyDocument: JSON.stringify(boundary) }),
+  );
+  await root.send(new iam.PutUserPermissionsBoundaryCommand({ UserName: 'alice', PermissionsBoundary: Policy!.Arn! }));
+  await create();
+  await give({ Version: '2012-10-17', Statement: { Effect: 'Allow', Action: '*', Resource: '*' } });
+  await expect(alice.sdk(iam.IAMClient).send(new iam.ListUsersCommand())).rejects.toThrow(
+    'no permissions boundary allows the iam:ListUsers action',
+  );
+}, 60_000);
+
+it("the page's commands work as they stand there", async () => {
+  const home = mkdtempSync(join(tmpdir(), 'coffer-permissions-'));
+  await using other = await startServer({ args: ['--no-host'] });
+  const [volumes, , trust, boundary] = documents;
+  for (const [name, document] of Object.entries({ volumes, trust, boundary }))
+    writeFileSync(join(home, `${name}.json`), JSON.stringify(document));
+  const prose = page.replace(/```json\n.*?```/gs, '');
+  const lines = prose.split('\n').filter((line) => /^ {4}(aws | {2})/.test(line));
+  // The one that is alice's to type.
+  const assume = lines.find((line) => line.includes('assume-role --role-arn'))!;
+  const script = lines.filter((line) => line !== assume).join('\n');
+  const shell = async (who: Client, commands: string) => {
+    const endpoint = `shopt -s expand_aliases\nalias aws='/usr/bin/aws --endpoint-url ${other.endpoint} --output json'`;
+    return run('bash', ['-ec', `${endpoint}\n${commands}`], { cwd: home, env: who.environment() });
+  };
+  const { stdout } = await shell(other, script);
+  const found = (name: string) => new RegExp(`"${name}": "([^"]+)"`).exec(stdout)![1]!;
+  const hers = other.as({ accessKeyId: found('AccessKeyId'), secretAccessKey: found('SecretAccessKey') });
+  expect((await shell(hers, assume)).stdout).toContain('assumed-role/operators/monday');
+  await expect(shell(other, assume)).rejects.toThrow('Roles may not be assumed by root accounts.');
+  rmSync(home, { recursive: true });
+}, 60_000);
