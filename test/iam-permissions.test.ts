@@ -183,3 +183,42 @@ describe('a user', () => {
     await expect(encrypt(alice, 'alias/aws/ebs')).rejects.toMatchObject({ code: 'AccessDeniedException' });
   });
 });
+
+describe('SimulatePrincipalPolicy', () => {
+  const simulate = async (PolicySourceArn: string, more: object = {}) =>
+    (await iam('SimulatePrincipalPolicy', { PolicySourceArn, ActionNames: ['kms:Encrypt', 'kms:Decrypt'], ...more }))
+      .EvaluationResults;
+  const decisions = (results: Array<{ EvalDecision: string }>) => results.map((result) => result.EvalDecision);
+
+  it('says what would be allowed, by which policy, and which conditions it could not know', async () => {
+    const alice = await user(
+      'alice',
+      allow('kms:Encrypt', '*', { Condition: { StringEquals: { 'kms:ViaService': 'ec2.us-east-1.amazonaws.com' } } }),
+      deny('kms:Decrypt'),
+    );
+    const [first, second] = await simulate(alice.arn);
+    expect(first).toMatchObject({ EvalDecision: 'implicitDeny', MissingContextValues: ['kms:ViaService'] });
+    expect(second).toMatchObject({
+      EvalActionName: 'kms:Decrypt',
+      EvalDecision: 'explicitDeny',
+      MatchedStatements: [{ SourcePolicyId: 'user_alice_p', SourcePolicyType: 'user' }],
+    });
+    const ContextEntries = [
+      { ContextKeyName: 'kms:ViaService', ContextKeyType: 'string', ContextKeyValues: ['ec2.us-east-1.amazonaws.com'] },
+    ];
+    expect(decisions(await simulate(alice.arn, { ContextEntries }))).toEqual(['allowed', 'explicitDeny']);
+  });
+
+  it('counts groups and boundaries, and pages', async () => {
+    const alice = await user('alice');
+    await iam('CreateGroup', { GroupName: 'ops' });
+    await iam('AttachGroupPolicy', { GroupName: 'ops', PolicyArn: 'arn:aws:iam::aws:policy/AdministratorAccess' });
+    expect(decisions(await simulate(alice.arn))).toEqual(['implicitDeny', 'implicitDeny']);
+    await iam('AddUserToGroup', { GroupName: 'ops', UserName: 'alice' });
+    expect(decisions(await simulate(alice.arn))).toEqual(['allowed', 'allowed']);
+    const bounded = { PermissionsBoundaryPolicyInputList: [policy(allow('kms:Encrypt'))] };
+    expect(decisions(await simulate(alice.arn, bounded))).toEqual(['allowed', 'implicitDeny']);
+    expect(await simulate(alice.arn, { MaxItems: 1 })).toHaveLength(1);
+    await expect(simulate(`arn:aws:iam::${account}:user/nobody`)).rejects.toMatchObject({ code: 'NoSuchEntity' });
+  });
+});

@@ -10,6 +10,7 @@ import { managedPolicyOperations } from './managed-policies.ts';
 import { identityPolicyOperations } from './policies-of-identities.ts';
 import { policyVersionOperations } from './policy-versions.ts';
 import { roleOperations } from './roles.ts';
+import { simulateCustomPolicy, simulatePrincipalPolicy } from './simulate.ts';
 import { tagOperations } from './tags.ts';
 import { userKeyOperations } from './user-keys.ts';
 import { userOperations } from './users.ts';
@@ -30,6 +31,8 @@ export function createIam(parts: {
     ...managedPolicyOperations,
     ...policyVersionOperations,
     ...tagOperations,
+    simulatePrincipalPolicy,
+    simulateCustomPolicy,
   ];
   return {
     name: 'iam',
