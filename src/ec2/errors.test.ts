@@ -5,8 +5,8 @@ test.each([
   ['a list', ['vol-0123456789abcdef0'], ['i-0123456789abcdef0']],
   [
     'an object that reads as one',
-    { toString: () => 'vol-0123456789abcdef0' },
-    { toString: () => 'i-0123456789abcdef0' },
+    { toString: (): string => 'vol-0123456789abcdef0' },
+    { toString: (): string => 'i-0123456789abcdef0' },
   ],
 ])('%s is no id: internal operations take any JSON', (_what, volume, instance) => {
   expect(() => checkVolumeId(volume as never)).toThrow(/is invalid/);
