@@ -21,11 +21,13 @@ type Kept = Omit<Permissions, 'session'>;
 
 const nothing: PolicyDocument = { Version: '2012-10-17', Statement: [] };
 const none: Permissions = { identity: [], boundary: undefined, session: undefined, tags: {} };
+/** Identities and policies over all accounts; documents are a few KB at most. */
 const keptMax = 2000;
 /** A key's last use is kept to a quarter of an hour, so that using it hardly ever writes. */
 const lastUsedEveryMs = 15 * 60_000;
 
-const kept = new Map<string, unknown>();
+const kept = new Map<string, { readonly revision: string; readonly values: Map<string, unknown> }>();
+let keptCount = 0;
 
 /**
  * The policies of the caller, as far as they are not the resource's, when it asks for `action`; nothing for an instance's infrastructure role.
@@ -35,7 +37,7 @@ export async function permissionsOf(call: Call, action: string): Promise<Permiss
   if (principal.sessionIssuer?.userName === infrastructureRole) return none;
   const revision = await currentRevision(call, action);
   const id = principal.sessionIssuer?.principalId ?? principal.principalId;
-  const own = await keep(`${revision} ${id}`, () => loadPermissions(call.db, id));
+  const own = await keep(principal.account, revision, id, () => loadPermissions(call.db, id));
   const session = await sessionPolicies(call, revision);
   const tags = principal.session?.tags;
   return { ...own, session, tags: tags ? { ...own.tags, ...tags } : own.tags };
@@ -115,13 +117,13 @@ async function loadPermissions(db: AnyDatabase, id: string): Promise<Kept> {
 }
 
 async function sessionPolicies(call: Call, revision: string): Promise<readonly PolicyDocument[] | undefined> {
-  const { session } = call.principal;
+  const { account, session } = call.principal;
   if (!session?.policy && !session?.policyArns) return undefined;
   const documents: PolicyDocument[] = [];
   const { policy } = session;
-  if (policy) documents.push(await keep(policy, () => JSON.parse(policy)));
+  if (policy) documents.push(await keep(account, revision, policy, () => JSON.parse(policy)));
   for (const arn of session.policyArns ?? [])
-    documents.push(await keep(`${revision} ${arn}`, () => managedDocument(call.db, arn)));
+    documents.push(await keep(account, revision, arn, () => managedDocument(call.db, arn)));
   return documents;
 }
 
@@ -140,11 +142,26 @@ async function managedDocument(db: AnyDatabase, arn: string): Promise<PolicyDocu
   return row ? JSON.parse(row.document) : nothing;
 }
 
-async function keep<T>(name: string, load: () => Promise<T> | T): Promise<T> {
-  const known = kept.get(name);
+/** What was read under one account's revision, or sent with its sessions. */
+async function keep<T>(account: string, revision: string, name: string, load: () => Promise<T> | T): Promise<T> {
+  let ofAccount = kept.get(account);
+  if (ofAccount?.revision !== revision) {
+    // What was kept under another revision is never asked for again.
+    keptCount -= ofAccount?.values.size ?? 0;
+    ofAccount = { revision, values: new Map() };
+    kept.set(account, ofAccount);
+  }
+  const known = ofAccount.values.get(name);
   if (known !== undefined) return known as T;
   const loaded = await load();
-  if (kept.size >= keptMax) kept.clear();
-  kept.set(name, loaded);
+  if (keptCount >= keptMax || kept.size >= keptMax) {
+    kept.clear();
+    keptCount = 0;
+    return loaded;
+  }
+  if (kept.get(account) === ofAccount) {
+    ofAccount.values.set(name, loaded);
+    keptCount++;
+  }
   return loaded;
 }
