@@ -222,3 +222,49 @@ describe('SimulatePrincipalPolicy', () => {
     await expect(simulate(`arn:aws:iam::${account}:user/nobody`)).rejects.toMatchObject({ code: 'NoSuchEntity' });
   });
 });
+
+describe('nobody gets further', () => {
+  const as = (principal: Principal, operation: string, input: object) =>
+    world.call('iam', operation, input, { principal });
+  const denied = { code: 'AccessDenied' };
+
+  it('by writing a name in another case, or another path', async () => {
+    const mallory = await user('mallory', allow('iam:*'), {
+      Effect: 'Deny',
+      Action: '*',
+      Resource: `arn:aws:iam::${account}:user/admins/Boss`,
+    });
+    await iam('CreateUser', { UserName: 'Boss', Path: '/admins/' });
+    for (const UserName of ['Boss', 'BOSS', 'boss'])
+      for (const [operation, more] of [
+        ['CreateAccessKey', {}],
+        ['CreateUser', { Path: '/other/' }],
+        ['PutUserPolicy', { PolicyName: 'p', PolicyDocument: policy(allow('*')) }],
+      ] as const)
+        await expect(as(mallory, operation, { UserName, ...more }), `${operation} ${UserName}`).rejects.toMatchObject(
+          denied,
+        );
+  });
+
+  it('by renaming a user into a place that it may not touch, or out of one', async () => {
+    const mallory = await user('mallory', allow('iam:UpdateUser', `arn:aws:iam::${account}:user/low/*`));
+    await iam('CreateUser', { UserName: 'pawn', Path: '/low/' });
+    await iam('CreateUser', { UserName: 'king', Path: '/high/' });
+    await expect(as(mallory, 'UpdateUser', { UserName: 'pawn', NewPath: '/high/' })).rejects.toMatchObject(denied);
+    await expect(as(mallory, 'UpdateUser', { UserName: 'king', NewPath: '/low/' })).rejects.toMatchObject(denied);
+    await as(mallory, 'UpdateUser', { UserName: 'pawn', NewUserName: 'knight' });
+  });
+
+  it('by attaching more than it may hand out, or shedding a boundary', async () => {
+    const readOnly = 'arn:aws:iam::aws:policy/AmazonEC2ReadOnlyAccess';
+    const mallory = await user(
+      'mallory',
+      allow('iam:AttachUserPolicy', '*', { Condition: { ArnEquals: { 'iam:PolicyARN': readOnly } } }),
+    );
+    const attach = (PolicyArn: string) => as(mallory, 'AttachUserPolicy', { UserName: 'mallory', PolicyArn });
+    await expect(attach('arn:aws:iam::aws:policy/AdministratorAccess')).rejects.toMatchObject(denied);
+    await attach(readOnly);
+    await iam('PutUserPermissionsBoundary', { UserName: 'mallory', PermissionsBoundary: readOnly });
+    await expect(as(mallory, 'DeleteUserPermissionsBoundary', { UserName: 'mallory' })).rejects.toMatchObject(denied);
+  });
+});
