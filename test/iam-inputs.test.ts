@@ -40,6 +40,7 @@ const members = [
   'Policy',
   'PermissionsBoundary',
   'PolicySourceArn',
+  'InstanceProfileName',
   'ExternalId',
   'Description',
 ];

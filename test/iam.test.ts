@@ -298,3 +298,30 @@ describe('tags', () => {
     expect(await codeOf('TagUser', { UserName: 'alice', Tags: [{ Key: 'aws:x', Value: '' }] })).toBe('InvalidInput');
   });
 });
+
+describe('instance profiles', () => {
+  it('hold one role, which is not deleted meanwhile', async () => {
+    const trust = policyOf({ Effect: 'Allow', Principal: { Service: 'ec2.amazonaws.com' }, Action: 'sts:AssumeRole' });
+    for (const RoleName of ['web', 'db']) await iam('CreateRole', { RoleName, AssumeRolePolicyDocument: trust });
+    const profile = { InstanceProfileName: 'servers' };
+    const { InstanceProfile } = await iam('CreateInstanceProfile', profile);
+    expect(InstanceProfile.Arn).toBe(`arn:aws:iam::${account}:instance-profile/servers`);
+    expect(await codeOf('CreateInstanceProfile', { InstanceProfileName: 'SERVERS' })).toBe('EntityAlreadyExists');
+    await iam('AddRoleToInstanceProfile', { ...profile, RoleName: 'web' });
+    expect(await codeOf('AddRoleToInstanceProfile', { ...profile, RoleName: 'db' })).toBe('LimitExceeded');
+    expect((await iam('GetInstanceProfile', profile)).InstanceProfile.Roles).toMatchObject([{ RoleName: 'web' }]);
+    const ofRole = async (RoleName: string) =>
+      (await iam('ListInstanceProfilesForRole', { RoleName })).InstanceProfiles;
+    expect(await ofRole('web')).toMatchObject([profile]);
+    expect(await ofRole('db')).toEqual([]);
+    expect(await codeOf('DeleteRole', { RoleName: 'web' })).toBe('DeleteConflict');
+    expect(await codeOf('DeleteInstanceProfile', profile)).toBe('DeleteConflict');
+    expect(await codeOf('RemoveRoleFromInstanceProfile', { ...profile, RoleName: 'db' })).toBe('NoSuchEntity');
+    await iam('RemoveRoleFromInstanceProfile', { ...profile, RoleName: 'web' });
+    await iam('DeleteRole', { RoleName: 'web' });
+    await iam('DeleteInstanceProfile', profile);
+    expect((await iam('ListInstanceProfiles')).InstanceProfiles).toEqual([]);
+  });
+});
+
+const policyOf = (Statement: object) => JSON.stringify({ Version: '2012-10-17', Statement });

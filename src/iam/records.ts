@@ -72,6 +72,16 @@ export interface IamTables {
   iam_policy_versions: { arn: string; version: number; document: string; created_at: number };
   iam_attachments: { identity_id: string; arn: string };
   iam_tags: { resource_id: string; tag_key: string; key_lower: string; tag_value: string };
+  iam_instance_profiles: {
+    /** `AIPA…` */
+    id: string;
+    account: string;
+    name: string;
+    name_key: string;
+    path: string;
+    created_at: number;
+    role_id: string | null;
+  };
   /** Changes at random with every change to an account's identities; what was read under it holds while it stands. */
   iam_revisions: { account: string; revision: string };
 }
@@ -122,6 +132,15 @@ export const iamMigrations: readonly Migration[] = [
         tag_value text not null, primary key (resource_id, key_lower)) strict`.execute(db);
       await sql`create table iam_revisions (account text primary key, revision text not null) strict`.execute(db);
       await insertAwsPolicies(db);
+    },
+  },
+  {
+    id: 'iam-003-instance-profiles',
+    async up(db) {
+      await sql`create table iam_instance_profiles (id text primary key, account text not null, name text not null,
+        name_key text not null, path text not null, created_at integer not null, role_id text,
+        unique (account, name_key)) strict`.execute(db);
+      await sql`create index iam_instance_profiles_role on iam_instance_profiles (role_id)`.execute(db);
     },
   },
 ];

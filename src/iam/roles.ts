@@ -14,7 +14,7 @@ import type { Call } from '../aws/call.ts';
 import { type Operation, operation } from '../aws/service.ts';
 import { integer, required, text } from '../aws/validate.ts';
 import { boundaryOf, requireBoundary } from './boundaries.ts';
-import { check, limitExceeded } from './errors.ts';
+import { check, deleteConflict, limitExceeded } from './errors.ts';
 import {
   accessTo,
   arnText,
@@ -180,6 +180,13 @@ const updateAssumeRolePolicy = onRole(
 );
 
 const deleteRole = onRole('DeleteRole', 'writes', {}, async (call, role) => {
+  const profile = await tablesOf(call)
+    .selectFrom('iam_instance_profiles')
+    .select('id')
+    .where('role_id', '=', role.id)
+    .limit(1)
+    .executeTakeFirst();
+  if (profile) throw deleteConflict('Cannot delete entity, must remove roles from instance profile first.');
   await requireNoPolicies(call, role);
   await deleteIdentity(call, role);
   return {};
@@ -199,7 +206,7 @@ async function change(call: Call, { id }: Identity, values: Partial<Identity>): 
   await identitiesChanged(call);
 }
 
-function describeRole(role: Identity): Role {
+export function describeRole(role: Identity): Role {
   return {
     Path: role.path,
     RoleName: role.name,

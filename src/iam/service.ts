@@ -6,6 +6,7 @@ import type { RootKey } from '../crypto/root-key.ts';
 import { boundaryOperations } from './boundaries.ts';
 import { accessDenied } from './denial.ts';
 import { groupOperations } from './groups.ts';
+import { instanceProfileOperations } from './instance-profiles.ts';
 import { managedPolicyOperations } from './managed-policies.ts';
 import { identityPolicyOperations } from './policies-of-identities.ts';
 import { policyVersionOperations } from './policy-versions.ts';
@@ -26,6 +27,7 @@ export function createIam(parts: {
     ...userKeyOperations(parts.rootKey, parts.forgetCredentials),
     ...groupOperations,
     ...roleOperations,
+    ...instanceProfileOperations,
     ...identityPolicyOperations,
     ...boundaryOperations,
     ...managedPolicyOperations,
