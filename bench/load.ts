@@ -1,8 +1,9 @@
-// A lean load generator, for a process of its own: sends one request, signed beforehand, over and over on several raw
+// A lean load generator, for a process of its own: sends requests, signed beforehand, over and over on several raw
 // keep-alive connections, each of which waits for its answer. Reads its orders as JSON from stdin, answers JSON.
 
 import { createConnection } from 'node:net';
 import { text } from 'node:stream/consumers';
+import { run } from '../test/support/client.ts';
 
 export interface LoadOrders {
   readonly host: string;
@@ -22,6 +23,35 @@ export interface LoadResult {
   readonly seconds: number;
   readonly medianMs: number;
   readonly p99Ms: number;
+}
+
+/**
+ * Runs this load in a process of its own.
+ * @throws when the server refused anything: a refusal is fast, and would pass for a good figure
+ */
+export async function loadFromOutside(
+  endpoint: string,
+  requests: readonly Buffer[],
+  times: { connections: number; warmUpMs: number; measureMs: number },
+): Promise<LoadResult> {
+  const { hostname, port } = new URL(endpoint);
+  const orders: LoadOrders = {
+    host: hostname,
+    port: Number(port),
+    requests: requests.map((request) => request.toString('base64')),
+    ...times,
+  };
+  const { stdout } = await run(process.execPath, [import.meta.filename], {
+    input: JSON.stringify(orders),
+    timeoutMs: times.warmUpMs + times.measureMs + 30_000,
+  });
+  const result = JSON.parse(stdout) as LoadResult;
+  if (result.refusals > 0) throw new Error(`${result.refusals} calls were refused: ${result.firstRefusal}`);
+  return result;
+}
+
+export function medianOf(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }
 
 const headEnd = Buffer.from('\r\n\r\n');
