@@ -92,7 +92,7 @@ describe('with a host at work', () => {
     const instance = await newInstance();
     await attach(id, instance);
     const answer = hosts[0]!.answers.findLast((each) => each.credentials.length > 0)!;
-    expect(answer.credentials).toMatchObject([{ instanceId: instance, account, region: 'us-east-1' }]);
+    expect(answer.credentials).toMatchObject([{ sessionName: instance, account, region: 'us-east-1' }]);
     const { keyArn, encryptedDataKey, encryptionContext } = answer.attachments[0]!.encryption!;
     const blob = Buffer.from(encryptedDataKey, 'base64');
     const decrypt = (CiphertextBlob: Buffer, EncryptionContext: object) =>
@@ -436,7 +436,7 @@ describe('Sync', () => {
     await new Promise((resolve) => setTimeout(resolve, 20));
     const { credentials } = await host.sync();
     expect(credentials).toHaveLength(1);
-    const held = [{ instanceId: instance, expiration: credentials[0]!.expiration }];
+    const held = [{ sessionName: instance, expiration: credentials[0]!.expiration }];
     expect((await host.sync({ credentials: held })).credentials).toEqual([]);
     world.clock.advance(3600_000 - 4 * 60_000);
     expect((await host.sync({ credentials: held })).credentials).toHaveLength(1);

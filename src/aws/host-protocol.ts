@@ -23,8 +23,10 @@ export interface SyncRequest {
   readonly attachments: readonly ObservedAttachment[];
   /** Instances whose directory is there. */
   readonly instances: readonly string[];
-  /** Results of tasks that the answers still list. */
+  /** What has become so far of the tasks that the answers still list. */
   readonly tasks: readonly TaskResult[];
+  /** The id of the block store that the host reaches (its `store.json`); absent while it can't be read. */
+  readonly blockStoreId?: string;
   /** The credentials that the host holds and still needs, so that they are not made anew. */
   readonly credentials: readonly HeldCredentials[];
   /** `version` of the last answer; while it is still current the answer waits (up to 20 s). Absent: answer at once. */
@@ -54,15 +56,34 @@ export interface AttachmentError {
 }
 
 export interface HeldCredentials {
-  readonly instanceId: string;
+  readonly sessionName: string;
   /** ISO 8601, as handed out. */
   readonly expiration: string;
 }
 
 export interface TaskResult {
   readonly taskId: string;
-  readonly state: 'done' | 'failed';
+  /** `failed` is tried again while the task stays listed, unless `final`. */
+  readonly state: 'running' | 'done' | 'failed';
+  /** For `failed`: a sentence that a user can act on. Never any key material. */
   readonly error?: string;
+  /** For `failed`: trying again can't help (the point in time is lost, a block of the source is corrupt). */
+  readonly final?: boolean;
+  /** createSnapshot: the point in time is fixed, and survives the end of the host's process. */
+  readonly marked?: boolean;
+  /** Whole percent, 0 to 100, of the blocks to be moved. */
+  readonly progress?: number;
+  /** createSnapshot, copySnapshot, `done`: what was stored. */
+  readonly outcome?: SnapshotOutcome;
+}
+
+export interface SnapshotOutcome {
+  /** Blocks that hold data, those shared with earlier snapshots included. */
+  readonly blocks: number;
+  /** Bytes of these blocks: EC2's FullSnapshotSizeInBytes. */
+  readonly fullBytes: number;
+  /** Bytes that this snapshot alone added to the store. */
+  readonly storedBytes: number;
 }
 
 /** What the control plane answers: all that this host shall have. What is not listed, the host closes and forgets. */
@@ -72,8 +93,11 @@ export interface SyncResponse {
   /** Instances of this host that are not terminated; the directory of any other is removed. */
   readonly instances: readonly DesiredInstance[];
   readonly attachments: readonly DesiredAttachment[];
-  /** For instances with an encrypted volume yet to be opened, unless the request says that the host holds good ones. */
-  readonly credentials: readonly InstanceCredentials[];
+  /**
+   * For instances with an encrypted volume yet to be opened and tasks that need a key, unless the request says that the
+   * host holds good ones.
+   */
+  readonly credentials: readonly InfrastructureCredentials[];
   readonly tasks: readonly HostTask[];
 }
 
@@ -108,9 +132,25 @@ export interface DesiredAttachment {
   readonly hasImage: boolean;
   /** Absent for a volume that is not encrypted. */
   readonly encryption?: VolumeEncryption;
+  /** While the volume is being restored from a snapshot: where the blocks come from that are not in the image yet. */
+  readonly source?: RestoreSource;
 }
 
-/** What the host passes to KMS Decrypt in `region`, with the instance's credentials, to get the 64-byte data key. */
+/** A snapshot that a volume is restored from. */
+export interface RestoreSource {
+  readonly snapshotId: string;
+  /** The snapshot's size; the volume may be larger, and is empty beyond. */
+  readonly sizeBytes: number;
+  /** Of the snapshot's blocks; absent when they are not encrypted. Asked with the same credentials as the volume's own. */
+  readonly encryption?: VolumeEncryption;
+  /** VolumeInitializationRate, MiB/s; absent: as fast as the host sees fit. */
+  readonly rate?: number;
+}
+
+/**
+ * What the host passes to KMS Decrypt, in the region of `keyArn` and with infrastructure credentials, to get the 64-byte
+ * data key.
+ */
 export interface VolumeEncryption {
   readonly keyArn: string;
   /** base64 */
@@ -118,9 +158,10 @@ export interface VolumeEncryption {
   readonly encryptionContext: Readonly<Record<string, string>>;
 }
 
-/** Temporary credentials of the principal `aws:ec2-infrastructure/i-…`. */
-export interface InstanceCredentials {
-  readonly instanceId: string;
+/** Temporary credentials of the principal `aws:ec2-infrastructure/‹sessionName›`. */
+export interface InfrastructureCredentials {
+  /** The id of the instance whose volumes are opened with them, or of the volume or snapshot that a task is about. */
+  readonly sessionName: string;
   readonly account: string;
   readonly region: string;
   readonly accessKeyId: string;
@@ -130,11 +171,65 @@ export interface InstanceCredentials {
   readonly expiration: string;
 }
 
-/** Work on a volume's image that outlives any attachment. Doing it twice is harmless. */
-export interface HostTask {
+/** Work on volumes and snapshots that is no attachment's. Doing it twice is harmless. What is no longer listed, ends. */
+export type HostTask =
+  | EraseVolumeTask
+  | CreateSnapshotTask
+  | InitializeVolumeTask
+  | CopySnapshotTask
+  | DeleteSnapshotTask;
+
+/** Removes an image and everything beside it, once no snapshot is being made of it any more. */
+export interface EraseVolumeTask {
   readonly taskId: string;
   readonly kind: 'eraseVolume';
   readonly volumeId: string;
+}
+
+/** Fixes a point in time (`marked`), then copies what the store lacks, as it lies on disk: it needs no key. */
+export interface CreateSnapshotTask {
+  readonly taskId: string;
+  readonly kind: 'createSnapshot';
+  readonly volumeId: string;
+  readonly snapshotId: string;
+  readonly sizeBytes: number;
+  /** As with attachments: false means that there may be no image, which is a volume of zeros. */
+  readonly hasImage: boolean;
+  /** The newest snapshot of this volume before this one that still stands or is being made. */
+  readonly parentSnapshotId?: string;
+  /** CreateSnapshots: snapshots whose point in time is one and the same. Tasks of a group are listed together. */
+  readonly group?: { readonly groupId: string; readonly snapshotIds: readonly string[] };
+}
+
+/** Restores a volume in the background, attached or not. Credentials: session name is the volume's id. */
+export interface InitializeVolumeTask {
+  readonly taskId: string;
+  readonly kind: 'initializeVolume';
+  readonly volumeId: string;
+  readonly sizeBytes: number;
+  readonly hasImage: boolean;
+  readonly encryption?: VolumeEncryption;
+  readonly source: RestoreSource;
+}
+
+/** Copies a snapshot's blocks under another data key (or none). Credentials: session name is `snapshotId`. */
+export interface CopySnapshotTask {
+  readonly taskId: string;
+  readonly kind: 'copySnapshot';
+  readonly snapshotId: string;
+  readonly sourceSnapshotId: string;
+  readonly sizeBytes: number;
+  readonly sourceEncryption?: VolumeEncryption;
+  readonly encryption?: VolumeEncryption;
+}
+
+/** Frees the blocks of a snapshot that none of `family` needs, then its manifest. Also ends one that is half made. */
+export interface DeleteSnapshotTask {
+  readonly taskId: string;
+  readonly kind: 'deleteSnapshot';
+  readonly snapshotId: string;
+  /** All other snapshots that may share blocks with it: those with the same first ancestor, none of them pending. */
+  readonly family: readonly string[];
 }
 
 /** How long an answer may wait for a change, ms. */

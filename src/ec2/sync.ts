@@ -9,7 +9,7 @@ import { AwsError } from '../aws/errors.ts';
 import {
   type DesiredAttachment,
   type HostTask,
-  type InstanceCredentials,
+  type InfrastructureCredentials,
   type SyncRequest,
   type SyncResponse,
   syncWaitMaxMs,
@@ -308,8 +308,8 @@ function desiredAttachment(attachment: AttachmentRow, volume: VolumeRow): Desire
 }
 
 /** For each instance with an encrypted volume to open, unless the host holds credentials that last. */
-async function credentialsFor(call: Call, desired: Desired, input: SyncRequest): Promise<InstanceCredentials[]> {
-  const held = new Map(input.credentials.map(({ instanceId, expiration }) => [instanceId, Date.parse(expiration)]));
+async function credentialsFor(call: Call, desired: Desired, input: SyncRequest): Promise<InfrastructureCredentials[]> {
+  const held = new Map(input.credentials.map(({ sessionName, expiration }) => [sessionName, Date.parse(expiration)]));
   const opening = new Set(
     desired.attachments
       .filter(
@@ -318,7 +318,7 @@ async function credentialsFor(call: Call, desired: Desired, input: SyncRequest):
       )
       .map(({ attachment }) => attachment.instance_id),
   );
-  const credentials: InstanceCredentials[] = [];
+  const credentials: InfrastructureCredentials[] = [];
   for (const { instance_id: instanceId, account, region } of desired.instances) {
     if (!opening.has(instanceId)) continue;
     const heldUntil = held.get(instanceId) ?? 0;
@@ -329,7 +329,7 @@ async function credentialsFor(call: Call, desired: Desired, input: SyncRequest):
       Region: region,
     });
     credentials.push({
-      instanceId,
+      sessionName: instanceId,
       account,
       region,
       accessKeyId: session.AccessKeyId,

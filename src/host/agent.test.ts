@@ -63,7 +63,7 @@ class ControlPlane {
     }
     if (body.sinceVersion === String(this.#version)) await new Promise<void>((wake) => this.#waiting.push(wake));
     const credentials = this.desired.credentials.filter(
-      ({ instanceId }) => !body.credentials.some((held: { instanceId: string }) => held.instanceId === instanceId),
+      ({ sessionName }) => !body.credentials.some((held: { sessionName: string }) => held.sessionName === sessionName),
     );
     response.end(JSON.stringify({ ...this.desired, credentials, version: String(this.#version) }));
   }
@@ -71,7 +71,7 @@ class ControlPlane {
 
 const instance = { instanceId, account: '123456789012', region: 'us-east-1', state: 'running' } as const;
 const credentials = {
-  instanceId,
+  sessionName: instanceId,
   account: '123456789012',
   region: 'us-east-1',
   accessKeyId: 'ASIAEXAMPLE',

@@ -8,7 +8,7 @@ import type { Logger } from 'pino';
 import { isAwsError } from '../aws/errors.ts';
 import {
   type DesiredAttachment,
-  type InstanceCredentials,
+  type InfrastructureCredentials,
   type SyncRequest,
   type SyncResponse,
   syncWaitMaxMs,
@@ -19,7 +19,7 @@ import { ensureVolumeImage } from '../blocks/images.ts';
 import { Attachment } from './attachment.ts';
 import { decryptDataKey } from './data-keys.ts';
 import { openExport, type VolumeExport } from './export.ts';
-import { HeldInstanceCredentials } from './instance-credentials.ts';
+import { HeldInfrastructureCredentials } from './infrastructure-credentials.ts';
 import { InstanceDirectories } from './instances.ts';
 import { HostTasks } from './tasks.ts';
 
@@ -52,7 +52,7 @@ export class HostAgent {
   readonly #options: HostAgentOptions;
   readonly #sessionId = randomUUID();
   readonly #instances: InstanceDirectories;
-  readonly #credentials = new HeldInstanceCredentials();
+  readonly #credentials = new HeldInfrastructureCredentials();
   readonly #tasks: HostTasks;
   readonly #attachments = new Map<string, Attachment>();
   readonly #stopping = new AbortController();
@@ -221,7 +221,7 @@ export class HostAgent {
     }
   }
 
-  async #credentialsOf(instanceId: string, signal: AbortSignal): Promise<InstanceCredentials> {
+  async #credentialsOf(instanceId: string, signal: AbortSignal): Promise<InfrastructureCredentials> {
     const deadline = Date.now() + credentialsWaitMs;
     for (;;) {
       const held = this.#credentials.get(instanceId);

@@ -6,7 +6,7 @@
  * is one copy of the plaintext key, the buffer returned. (What the kernel's socket buffers and, under TLS, OpenSSL held is
  * beyond us.)
  */
-import type { InstanceCredentials, VolumeEncryption } from '../aws/host-protocol.ts';
+import type { InfrastructureCredentials, VolumeEncryption } from '../aws/host-protocol.ts';
 import type { SignedClient } from '../aws/signed-client.ts';
 
 export const dataKeyBytes = 64;
@@ -19,7 +19,7 @@ const decryptTimeoutMs = 10_000;
 export async function decryptDataKey(
   client: SignedClient,
   encryption: VolumeEncryption,
-  credentials: InstanceCredentials,
+  credentials: InfrastructureCredentials,
   signal: AbortSignal,
 ): Promise<Buffer> {
   const answer = await client.sendForSecret({
