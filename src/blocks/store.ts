@@ -1,0 +1,75 @@
+// Where snapshots rest: a directory or an S3 bucket. What lies in it, and under which names, is in docs/formats.md.
+
+/** Bytes of a block, as EBS direct exposes them. The last block of a volume is whole, too: sizes are whole GiB. */
+export const blockBytes = 512 * 1024;
+
+/**
+ * One block of one snapshot. Written once, never changed: whoever writes it again (after a crash) writes the same bytes.
+ * Later snapshots of the same family name it in their manifests instead of storing it again.
+ */
+export interface BlockName {
+  /** The snapshot that stored it. */
+  readonly owner: string;
+  /** Offset in the volume ÷ `blockBytes`. */
+  readonly index: number;
+}
+
+/**
+ * A block store. Every method may reject with a `StoreError`; `signal` ends it early. All writes are durable when `sync`
+ * resolves, a manifest (and what it names) when `putManifest` does.
+ */
+export interface BlockStore {
+  /** The store's own id, made with it: hosts that report the same one see the same blocks. */
+  readonly id: string;
+  /** For messages: the directory, or `s3://bucket/prefix`. */
+  readonly location: string;
+
+  /** Reads a block and verifies it: `bytes` (524288) is filled with what was stored. */
+  getBlock(name: BlockName, sha256: Uint8Array, bytes: Buffer, signal?: AbortSignal): Promise<void>;
+  putBlock(name: BlockName, bytes: Buffer, signal?: AbortSignal): Promise<void>;
+  /** Copies a stored block to another name without reading it here, where the store can. */
+  copyBlock(from: BlockName, to: BlockName, signal?: AbortSignal): Promise<void>;
+  /** Missing ones count as deleted. */
+  deleteBlocks(names: readonly BlockName[], signal?: AbortSignal): Promise<void>;
+  /** Blocks that are there, in no order, manifest or not; `owner` limits them to one snapshot's. */
+  listBlocks(owner?: string, signal?: AbortSignal): AsyncIterable<BlockName>;
+
+  /** Undefined when there is none. */
+  getManifest(snapshotId: string, signal?: AbortSignal): Promise<Buffer | undefined>;
+  /** Atomic, and the last thing that is written of a snapshot. */
+  putManifest(snapshotId: string, bytes: Buffer, signal?: AbortSignal): Promise<void>;
+  deleteManifest(snapshotId: string, signal?: AbortSignal): Promise<void>;
+  listManifests(signal?: AbortSignal): AsyncIterable<string>;
+
+  /** Says that a snapshot is being made: until `deleteMark` its blocks are nobody's garbage. */
+  putMark(snapshotId: string, signal?: AbortSignal): Promise<void>;
+  deleteMark(snapshotId: string, signal?: AbortSignal): Promise<void>;
+  listMarks(signal?: AbortSignal): AsyncIterable<string>;
+
+  /** Resolves when everything written before is on stable storage. */
+  sync(): Promise<void>;
+  close(): void;
+}
+
+export type StoreErrorCode =
+  /** A block or manifest is not what was stored: SHA-256 or format. Trying again does not help. */
+  | 'Corrupt'
+  /** A block that a manifest names is not there. Trying again does not help. */
+  | 'Missing'
+  /** The store answers nothing, throttles or times out, after the store's own retries. */
+  | 'Unavailable'
+  /** The store refuses: credentials, permissions. */
+  | 'Denied'
+  /** No room left. */
+  | 'Full';
+
+/** Why the store could not do it; the message names the block or manifest and the store. */
+export class StoreError extends Error {
+  readonly code: StoreErrorCode;
+
+  constructor(code: StoreErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'StoreError';
+    this.code = code;
+  }
+}
