@@ -69,7 +69,8 @@ async function load(orders: LoadOrders): Promise<LoadResult> {
       const socket = createConnection({ host: orders.host, port: orders.port, noDelay: true });
       let received: Buffer = Buffer.alloc(0);
       let sentAt = 0;
-      let turn = index;
+      // Far apart, so that requests that are alike do not arrive together.
+      let turn = Math.floor((index * requests.length) / orders.connections);
       const send = () => {
         if (phase === 'over') {
           socket.end();

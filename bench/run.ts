@@ -11,6 +11,8 @@ import { parseArgs } from 'node:util';
 import { type CallFigure, runControlPlaneBench } from './control-plane.ts';
 import { type DataPathResults, runDataPathBench } from './data-path.ts';
 import { type MemoryFigure, runMemoryBench } from './memory.ts';
+import { type PermissionFigure, runPermissionsBench } from './permissions.ts';
+import { runScaleBench, type ScaleResults, scaleConnections } from './scale.ts';
 
 // Other programs' load spoils figures; the page says how much there was.
 const loadBefore = os.loadavg()[0]!;
@@ -25,15 +27,29 @@ console.log('Memory …');
 const memory = await runMemoryBench();
 console.log('Control plane …');
 const calls = await runControlPlaneBench(options);
+console.log('Permissions …');
+const permissions = await runPermissionsBench(options);
+console.log('A full key service …');
+const scale = await runScaleBench({ rounds: options.rounds, log: options.log });
 console.log('Data path …');
 const dataPath = await runDataPathBench(options);
 
-const page = [heading(), dataPathSection(dataPath), callSection(calls), memorySection(memory)].join('\n\n');
+const page = [
+  heading(),
+  dataPathSection(dataPath),
+  callSection(calls),
+  permissionSection(permissions),
+  scaleSection(scale),
+  memorySection(memory),
+].join('\n\n');
 writeFileSync(join(import.meta.dirname, '../docs/benchmarks.md'), `${page}\n`);
 console.log(`\n${page}\n\nWritten to docs/benchmarks.md`);
 const isMissed =
   dataPath.figures.some(({ ratio, wanted }) => wanted !== undefined && ratio < wanted) ||
   calls.some(({ median, wanted }) => median < wanted) ||
+  permissions.some(({ ratio, wanted }) => wanted !== undefined && ratio < wanted) ||
+  scale.figures.some(({ ratio, wanted }) => ratio > wanted) ||
+  scale.startSeconds.some((seconds) => seconds >= scale.wantedStartSeconds) ||
   memory.some(({ controlPlaneMib, hostMib, wantedMib }) => controlPlaneMib + hostMib >= wantedMib);
 process.exitCode = isMissed ? 1 : 0;
 
@@ -88,6 +104,29 @@ same machine.
 | call | calls/s (median) | latency, median | p99 | promised | |
 |---|---|---|---|---|---|
 ${figures.map((figure) => `| ${figure.operation} | ${Math.round(figure.median).toLocaleString('en-US')} | ${figure.medianMs.toFixed(1)} ms | ${figure.p99Ms.toFixed(1)} ms | ≥ ${figure.wanted.toLocaleString('en-US')} | ${verdict(figure.median >= figure.wanted)} |`).join('\n')}`;
+}
+
+function permissionSection(figures: readonly PermissionFigure[]): string {
+  return `## Permissions
+The same calls by an account's root and by users whom a key policy, an identity policy with conditions, or a grant allows;
+all of it in force on one key. The ratio is to the root's rate in the same round; medians.
+
+| call | allowed by | calls/s | ratio | promised | |
+|---|---|---|---|---|---|
+${figures.map(({ operation, by, median, ratio, wanted }) => `| ${operation} | ${by} | ${Math.round(median).toLocaleString('en-US')} | ${wanted === undefined ? '' : ratio.toFixed(2)} | ${wanted === undefined ? '' : `≥ ${wanted}`} | ${wanted === undefined ? '' : verdict(ratio >= wanted)} |`).join('\n')}`;
+}
+
+function scaleSection({ figures, startSeconds, wantedStartSeconds }: ScaleResults): string {
+  const slowest = Math.max(...startSeconds);
+  return `## A full key service
+100,000 keys and 1,000,000 grants beside 100 keys. The time of a call is one over the rate that the server sustains with
+${scaleConnections} connections, each of which asks for other keys than the rest; medians.
+
+| call | 100 keys | 100,000 keys | ratio | promised | |
+|---|---|---|---|---|---|
+${figures.map(({ call, smallUs, fullUs, ratio, wanted }) => `| ${call} | ${smallUs.toFixed(0)} µs | ${fullUs.toFixed(0)} µs | ${ratio.toFixed(2)} | ≤ ${wanted} | ${verdict(ratio <= wanted)} |`).join('\n')}
+
+The full server is ready ${slowest.toFixed(1)} s after its command (the slowest of ${startSeconds.length} starts; promised: under ${wantedStartSeconds} s): ${verdict(slowest < wantedStartSeconds)}.`;
 }
 
 function memorySection(figures: readonly MemoryFigure[]): string {
