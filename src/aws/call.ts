@@ -81,6 +81,12 @@ export interface Call {
   asItself(account: string, region: string): Call;
 
   /**
+   * This call as it goes on in another region, for the same principal: what a service does there with `invoke` is
+   * authorized and recorded there. Shares the transaction, if there is one.
+   */
+  inRegion(region: string): Call;
+
+  /**
    * Raises a signal for whoever waits on `topic` (another operation, a host's Sync), once this call's changes are on disk.
    * Not raised when the call fails.
    */

@@ -68,6 +68,10 @@ export interface RecordDetails {
    * types of `resources`.
    */
   readonly lookupResources?: ReadonlyArray<{ readonly type: string; readonly name: string }>;
+  /** CloudTrail's `additionalEventData`. */
+  readonly additionalEventData?: Readonly<Record<string, unknown>>;
+  /** For what a service does by itself (rotates a key): the record is an AwsServiceEvent, with these details if it has any. */
+  readonly serviceEventDetails?: Readonly<Record<string, unknown>>;
 }
 
 /**

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { Call, Principal } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { Operation, RecordDetails, Service } from '../aws/service.ts';
@@ -25,56 +26,98 @@ const documentLengthMax = 256 * 1024;
 const resourceNameLengthMax = 2048;
 const resourcesMax = 1000;
 
+/** What is known of a call when it is recorded. */
+interface Outcome {
+  readonly output?: unknown;
+  readonly error?: unknown;
+  readonly subject?: unknown;
+  /** Whether everything it needs was allowed; it may have failed all the same. */
+  readonly isAuthorized?: boolean;
+}
+
 /**
- * The record of one call, in the form of CloudTrail's record contents, version 1.11.
- * Source: CloudTrail user guide, "CloudTrail record contents".
+ * The records of one call, in the form of CloudTrail's record contents, version 1.11: the caller's, and one for each other
+ * account whose resources it was allowed to use; these have a `sharedEventID`. An account gets none of calls that it, or
+ * the caller's own, refused: strangers could fill its trail.
+ * Source: CloudTrail user guide, "CloudTrail record contents", "sharedEventID example".
  */
-export function trailRecord(
+export function trailRecords(
   call: Call,
   service: Service,
   operation: Operation,
   input: object,
-  outcome: { output?: unknown; error?: unknown; subject?: unknown },
-): TrailRecord {
+  outcome: Outcome,
+): TrailRecord[] {
   const details = detailsOf(call, operation, input, outcome);
   const readOnly = operation.readOnly ?? operation.effect === 'reads';
   const time = call.clock.now();
-  const { seq, eventId } = nextEventId(time);
   const failure = outcome.error === undefined ? undefined : describeError(outcome.error);
-  const { resources } = details;
-  const rest = {
-    eventTime: wholeSecond(time),
-    eventSource: service.eventSource,
-    eventName: operation.name,
-    awsRegion: call.region,
-    sourceIPAddress: call.sourceIp,
-    userAgent: call.userAgent.slice(0, textLengthMax),
-    errorCode: failure?.errorCode,
-    errorMessage: failure?.errorMessage.slice(0, textLengthMax),
-    requestParameters: details.requestParameters ?? null,
-    responseElements: failure ? null : (details.responseElements ?? null),
-    requestID: call.requestId,
-    eventID: eventId,
-    readOnly,
-    resources,
-    eventType: 'AwsApiCall',
-    managementEvent: true,
-    recipientAccountId: call.account,
-    eventCategory: 'Management',
+  const { resources, serviceEventDetails } = details;
+  const others = outcome.isAuthorized ? otherAccounts(call, resources) : [];
+  const sharedEventID = others.length > 0 ? randomUUID() : undefined;
+  const recordFor = (account: string, identity: string, user: string): TrailRecord => {
+    const { seq, eventId } = nextEventId(time);
+    const rest = {
+      eventTime: wholeSecond(time),
+      eventSource: service.eventSource,
+      eventName: operation.name,
+      awsRegion: call.region,
+      sourceIPAddress: call.sourceIp,
+      userAgent: call.userAgent.slice(0, textLengthMax),
+      errorCode: failure?.errorCode,
+      errorMessage: failure?.errorMessage.slice(0, textLengthMax),
+      requestParameters: details.requestParameters ?? null,
+      responseElements: failure ? null : (details.responseElements ?? null),
+      additionalEventData: details.additionalEventData,
+      requestID: call.requestId,
+      eventID: eventId,
+      readOnly,
+      resources,
+      eventType: serviceEventDetails ? 'AwsServiceEvent' : 'AwsApiCall',
+      serviceEventDetails:
+        serviceEventDetails && (Object.keys(serviceEventDetails).length > 0 ? serviceEventDetails : null),
+      managementEvent: true,
+      recipientAccountId: account,
+      sharedEventID,
+      eventCategory: 'Management',
+    };
+    return {
+      seq,
+      account,
+      region: call.region,
+      time,
+      eventName: operation.name,
+      userName: user,
+      resources: (
+        details.lookupResources ?? (resources ?? []).map(({ ARN, type }) => ({ name: ARN, type: type ?? '' }))
+      )
+        .filter(({ name }) => typeof name === 'string' && name.length <= resourceNameLengthMax)
+        .slice(0, resourcesMax),
+      document: `{"eventVersion":"1.11","userIdentity":${identity},${boundedJson(rest).slice(1)}`,
+    };
   };
-  const document = `{"eventVersion":"1.11","userIdentity":${userIdentity(call)},${boundedJson(rest).slice(1)}`;
-  return {
-    seq,
-    account: call.account,
-    region: call.region,
-    time,
-    eventName: operation.name,
-    userName: userName(call.principal),
-    resources: (details.lookupResources ?? (resources ?? []).map(({ ARN, type }) => ({ name: ARN, type: type ?? '' })))
-      .filter(({ name }) => typeof name === 'string' && name.length <= resourceNameLengthMax)
-      .slice(0, resourcesMax),
-    document,
-  };
+  const identity = serviceEventDetails ? serviceIdentity(call) : userIdentity(call);
+  const own = recordFor(call.account, identity, userName(call.principal));
+  if (others.length === 0) return [own];
+  const stranger = strangerIdentity(call);
+  return [own, ...others.map((account) => recordFor(account, stranger, call.principal.principalId))];
+}
+
+function otherAccounts(call: Call, resources: RecordDetails['resources']): string[] {
+  const accounts = new Set((resources ?? []).map(({ accountId }) => accountId));
+  accounts.delete(call.account);
+  return [...accounts];
+}
+
+/** As JSON, for the accounts whose resources someone of another one used: they get no names of that account. */
+function strangerIdentity({ principal, via }: Call): string {
+  if (principal.type === 'AWSService') return JSON.stringify(describePrincipal(principal));
+  return JSON.stringify({
+    type: 'AWSAccount',
+    principalId: principal.principalId,
+    accountId: principal.account,
+    ...(via === undefined ? {} : { invokedBy: 'AWS Internal' }),
+  });
 }
 
 /** A record as JSON, without what the caller fills when that is too much, or too deep to be written. */
@@ -88,12 +131,7 @@ function boundedJson(record: object): string {
   return JSON.stringify({ ...record, requestParameters: null, responseElements: null, resources: undefined });
 }
 
-function detailsOf(
-  call: Call,
-  operation: Operation,
-  input: object,
-  outcome: { output?: unknown; error?: unknown; subject?: unknown },
-): RecordDetails {
+function detailsOf(call: Call, operation: Operation, input: object, outcome: Outcome): RecordDetails {
   try {
     return operation.record?.(call, input, outcome.output, outcome.subject) ?? {};
   } catch (error) {
@@ -135,6 +173,9 @@ function userIdentity({ principal, via }: Call): string {
   // A service that acts for itself says who it is, not on whose behalf.
   return (known.invoked ??= JSON.stringify({ invokedBy: 'AWS Internal', ...describePrincipal(principal) }));
 }
+
+/** Who does what no request asked for. Source: CloudTrail user guide, "AWS service events". */
+const serviceIdentity = ({ account }: Call) => JSON.stringify({ accountId: account, invokedBy: 'AWS Internal' });
 
 function describePrincipal(principal: Principal): Record<string, unknown> {
   if (principal.type === 'AWSService') return { type: 'AWSService', invokedBy: principal.principalId };

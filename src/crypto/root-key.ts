@@ -5,7 +5,7 @@
  *
  * Sealed form: version 1 (1 byte) | nonce (12) | ciphertext | tag (16); AES-256-GCM, the caller's additional data bound in.
  */
-import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto';
+import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } from 'node:crypto';
 import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs';
 import { writePrivateFile } from '../files/durable.ts';
 
@@ -53,6 +53,13 @@ export class RootKey {
       throw error;
     }
     return plaintext;
+  }
+
+  /** HMAC-SHA256 of `parts`, one after the other, under the key of `purpose`: names a secret without telling of it. */
+  fingerprint(purpose: string, ...parts: Uint8Array[]): Buffer {
+    const mac = createHmac('sha256', this.#purposeKey(purpose));
+    for (const part of parts) mac.update(part);
+    return mac.digest();
   }
 
   /** Wipes the key and everything derived from it. */

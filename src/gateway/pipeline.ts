@@ -4,7 +4,7 @@ import type { Clock } from '../aws/clock.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { Operation, Service } from '../aws/service.ts';
 import type { Signals } from '../aws/signals.ts';
-import { type TrailRecord, trailRecord } from '../cloudtrail/record.ts';
+import { type TrailRecord, trailRecords } from '../cloudtrail/record.ts';
 import { putRecords } from '../cloudtrail/record-store.ts';
 import type { Database } from '../database/database.ts';
 import { type BusEvent, busEvent } from '../events/bus-event.ts';
@@ -33,6 +33,12 @@ interface Outbox {
   records: TrailRecord[];
   events: BusEvent[];
   topics: string[];
+}
+
+/** How far a call has come. */
+interface Progress {
+  subject: unknown;
+  isAuthorized: boolean;
 }
 
 /** The fields of a call that come from outside. */
@@ -178,21 +184,17 @@ export class Pipeline {
     outbox: Outbox,
   ): Promise<unknown> {
     const call = this.#call(who, service, operation, outbox, undefined);
-    let subject: unknown;
+    const progress: Progress = { subject: undefined, isAuthorized: false };
     let output: unknown;
     let error: unknown;
     try {
-      subject = await call.transaction(async (inside) => {
-        const found = await operation.resolve?.(inside, input);
-        await this.#authorize(inside, service, operation, input, found);
-        return found;
-      });
-      output = await operation.handle(call, input, subject);
+      await call.transaction((inside) => this.#prepare(inside, service, operation, input, progress));
+      output = await operation.handle(call, input, progress.subject);
     } catch (caught) {
       error = caught;
     }
     await this.#database.run(async () => {
-      this.#record(call, service, operation, input, { output, error, subject }, outbox);
+      this.#record(call, service, operation, input, { ...progress, output, error }, outbox);
       this.#flush(outbox);
     });
     await this.#database.durable();
@@ -209,14 +211,13 @@ export class Pipeline {
     input: object,
     outbox: Outbox,
   ): Promise<{ output: unknown } | { error: unknown }> {
-    let subject: unknown;
+    const progress: Progress = { subject: undefined, isAuthorized: false };
     const topicsBefore = outbox.topics.length;
     const steps = async () => {
-      subject = await operation.resolve?.(call, input);
-      await this.#authorize(call, service, operation, input, subject);
-      const output = await operation.handle(call, input, subject);
+      await this.#prepare(call, service, operation, input, progress);
+      const output = await operation.handle(call, input, progress.subject);
       // Inside of what can be undone: what can't be recorded must not have happened.
-      this.#record(call, service, operation, input, { output, subject }, outbox);
+      this.#record(call, service, operation, input, { ...progress, output }, outbox);
       return output;
     };
     try {
@@ -224,16 +225,29 @@ export class Pipeline {
       return { output };
     } catch (error) {
       outbox.topics.length = topicsBefore;
-      this.#record(call, service, operation, input, { error, subject }, outbox);
+      this.#record(call, service, operation, input, { ...progress, error }, outbox);
       return { error };
     }
   }
 
-  async #authorize(call: Call, service: Service, operation: Operation, input: object, subject: unknown): Promise<void> {
+  /** What comes before the operation itself: finds what the call is about, and whether it is allowed. */
+  async #prepare(
+    call: Call,
+    service: Service,
+    operation: Operation,
+    input: object,
+    progress: Progress,
+  ): Promise<void> {
+    const subject = await operation.resolve?.(call, input);
+    progress.subject = subject;
     for (const request of operation.access(call, input, subject)) {
       const denial = await authorize(call, request);
-      if (denial) throw service.accessDenied(call, denial);
+      if (!denial) continue;
+      // The caller's trail says no more of another account's resources than the refusal does.
+      if (denial.isHidden) progress.subject = undefined;
+      throw service.accessDenied(call, denial);
     }
+    progress.isAuthorized = true;
   }
 
   #record(
@@ -241,11 +255,11 @@ export class Pipeline {
     service: Service,
     operation: Operation,
     input: object,
-    outcome: { output?: unknown; error?: unknown; subject?: unknown },
+    outcome: Partial<Progress> & { output?: unknown; error?: unknown },
     outbox: Outbox,
   ): void {
     if (operation.recorded === false) return;
-    outbox.records.push(trailRecord(call, service, operation, input, outcome));
+    outbox.records.push(...trailRecords(call, service, operation, input, outcome));
   }
 
   /** Hands what a call leaves behind to the group of work it is in; called inside `run`. */
@@ -312,6 +326,7 @@ export class Pipeline {
       },
       asItself: (account, region) =>
         pipeline.#call(asService(service, account, region, who.cancelled), service, operation, outbox, db),
+      inRegion: (region) => pipeline.#call({ ...who, region }, service, operation, outbox, db),
       invoke: (name, operationName, input) => pipeline.#invoke(who, service, db, name, operationName, input, outbox),
       raise: (topic) => void outbox.topics.push(topic),
       emit: (event: EventDraft) => void outbox.events.push(busEvent(call, event)),

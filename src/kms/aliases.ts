@@ -12,9 +12,9 @@ import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import { operation } from '../aws/service.ts';
 import { required, structure, validate } from '../aws/validate.ts';
-import { accountAccess, keyAccess, requireCustomerManaged } from './access.ts';
+import { accountAccess, keyAccess, requireCustomerManaged, requireSeen } from './access.ts';
 import { aliasNameText, keyIdText, markerText, pageLimit } from './constraints.ts';
-import { aliasNotFound, findKey } from './identifiers.ts';
+import { aliasNotFound, findKey, type KeySubject, keyNotFound } from './identifiers.ts';
 import { requireNotPendingDeletion } from './key-states.ts';
 import { type Key, type KeyStore, managedAliasPrefix } from './key-store.ts';
 import { managedAliases } from './managed-keys.ts';
@@ -29,20 +29,22 @@ const aliasAndTarget = structure({ AliasName: required(aliasNameText), TargetKey
 const onlyAlias = structure({ AliasName: required(aliasNameText) });
 
 export const aliasOperations = (store: KeyStore) => [
-  operation<CreateAliasRequest, object, Key>({
+  operation<CreateAliasRequest, object, KeySubject>({
     name: 'CreateAlias',
     effect: 'writes',
-    async resolve(call, input) {
+    resolve(call, input) {
       validate(input, aliasAndTarget);
       checkAliasName(input.AliasName!);
-      return (await findKey(call, store, input.TargetKeyId!, { aliases: false })).key;
+      return findKey(call, store, input.TargetKeyId!, { aliases: false });
     },
-    access: (call, input, key) => [
+    access: (call, input, subject) => [
       accountAccess(call, 'CreateAlias', aliasArn(call, input.AliasName!)),
-      keyAccess(call, { key }, 'CreateAlias'),
+      keyAccess(call, subject, 'CreateAlias'),
     ],
-    async handle(call, input, key) {
+    async handle(call, input, subject) {
       const alias = input.AliasName!;
+      const { key } = subject;
+      requireSeen(call, subject, 'CreateAlias');
       requireCustomerManaged(call, key, 'CreateAlias');
       requireNotPendingDeletion(key);
       if (await targetOf(call, alias))
@@ -64,28 +66,29 @@ export const aliasOperations = (store: KeyStore) => [
       await store.update(call.db, key);
       return {};
     },
-    record: (call, input, _output, key) => ({
+    record: (call, input, _output, subject) => ({
       requestParameters: parameters(input, ['AliasName', 'TargetKeyId']),
-      resources: key ? [keyResource(key), aliasResource(call, input.AliasName!)] : [],
+      resources: subject ? [keyResource(subject.key), aliasResource(call, input.AliasName!)] : [],
     }),
   }),
 
-  operation<UpdateAliasRequest, object, { from: Key; to: Key }>({
+  operation<UpdateAliasRequest, object, { from: Key; to: KeySubject }>({
     name: 'UpdateAlias',
     effect: 'writes',
     async resolve(call, input) {
       validate(input, aliasAndTarget);
       checkAliasName(input.AliasName!);
       const from = await keyOf(call, store, input.AliasName!);
-      const { key: to } = await findKey(call, store, input.TargetKeyId!, { aliases: false });
-      return { from, to };
+      return { from, to: await findKey(call, store, input.TargetKeyId!, { aliases: false }) };
     },
     access: (call, input, { from, to }) => [
       accountAccess(call, 'UpdateAlias', aliasArn(call, input.AliasName!)),
       keyAccess(call, { key: from }, 'UpdateAlias'),
-      keyAccess(call, { key: to }, 'UpdateAlias'),
+      keyAccess(call, to, 'UpdateAlias'),
     ],
-    async handle(call, input, { from, to }) {
+    async handle(call, input, { from, to: target }) {
+      requireSeen(call, target, 'UpdateAlias');
+      const { key: to } = target;
       requireCustomerManaged(call, to, 'UpdateAlias');
       requireNotPendingDeletion(to);
       if (from.key_usage !== to.key_usage || isSymmetric(from) !== isSymmetric(to))
@@ -110,7 +113,7 @@ export const aliasOperations = (store: KeyStore) => [
     },
     record: (call, input, _output, subject) => ({
       requestParameters: parameters(input, ['AliasName', 'TargetKeyId']),
-      resources: subject ? [aliasResource(call, input.AliasName!), keyResource(subject.to)] : [],
+      resources: subject ? [aliasResource(call, input.AliasName!), keyResource(subject.to.key)] : [],
     }),
   }),
 
@@ -149,7 +152,9 @@ export const aliasOperations = (store: KeyStore) => [
     async resolve(call, input) {
       validate(input, structure({ KeyId: keyIdText, Limit: pageLimit, Marker: markerText }));
       if (input.KeyId === undefined || input.KeyId === null) return undefined;
-      return (await findKey(call, store, input.KeyId, { aliases: false })).key;
+      const { key, isMissing } = await findKey(call, store, input.KeyId, { aliases: false });
+      if (isMissing) throw keyNotFound(key.arn);
+      return key;
     },
     access: (call) => [accountAccess(call, 'ListAliases')],
     async handle(call, input, key) {
@@ -197,7 +202,7 @@ async function targetOf(call: Call, alias: string): Promise<string | undefined> 
 }
 
 async function keyOf(call: Call, store: KeyStore, alias: string): Promise<Key> {
-  const key = await store.byAlias(call.db, call.account, call.region, alias);
+  const key = await store.byAlias(call, call.account, call.region, alias);
   if (!key) throw aliasNotFound(aliasArn(call, alias));
   return key;
 }

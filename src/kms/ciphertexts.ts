@@ -17,10 +17,11 @@ import { type Conditions, contextConditions, keyAccess } from './access.ts';
 import { checkContext, encryptionAlgorithm, grantTokenList, keyIdText } from './constraints.ts';
 import { refuseRecipient } from './data-keys.ts';
 import { findKey, type KeySubject } from './identifiers.ts';
+import { keyIdOf, keyMaterialId, uuidText } from './key-ids.ts';
 import { checkGrantTokens, keyOperation, stopIfDryRun } from './key-operation.ts';
 import { algorithmsOf } from './key-specs.ts';
 import { requireAlgorithm, requireEnabled, requireUsage } from './key-states.ts';
-import { type Key, type KeyStore, keyMaterialId, uuidText } from './key-store.ts';
+import type { Key, KeyStore } from './key-store.ts';
 import { checkOaepLength, openOaep, sealOaep } from './rsa-encryption.ts';
 import { keyResource, parameters } from './trail.ts';
 
@@ -250,10 +251,10 @@ async function findSource(
     if (subject.key.key_spec !== symmetric)
       return { ...subject, algorithm, isOtherKey: subject.key.key_usage !== 'ENCRYPT_DECRYPT' };
     if (!sender) throw invalidCiphertext();
-    const isOtherKey = uuidText(sender.keyId) !== subject.key.key_id;
+    const isOtherKey = keyIdOf(sender.keyId) !== subject.key.key_id;
     return { ...subject, algorithm, isOtherKey, ciphertext, materialId: uuidText(sender.materialId) };
   }
-  const key = sender && (await store.byId(call.db, call.region, uuidText(sender.keyId)));
+  const key = sender && (await store.byId(call, call.region, keyIdOf(sender.keyId)));
   if (!key || key.account !== call.account) throw invalidCiphertext();
   return { key, algorithm, isOtherKey: false, ciphertext, materialId: uuidText(sender.materialId) };
 }

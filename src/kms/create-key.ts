@@ -65,11 +65,11 @@ export function createKey(store: KeyStore) {
       try {
         const key = await call.transaction(async (inside) => {
           await checkKeyCount(inside);
-          const created = await store.insert(inside.db, row, material);
+          const created = await store.insert(inside, row, material);
           if (!request.Tags?.length) return created;
           await insertTags(inside, created, request.Tags);
           await store.update(inside.db, created);
-          return (await store.byId(inside.db, row.region, row.key_id)) as Key;
+          return (await store.byId(inside, row.region, row.key_id)) as Key;
         });
         return { KeyMetadata: keyMetadata(key) };
       } finally {

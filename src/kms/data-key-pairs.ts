@@ -98,8 +98,9 @@ function newPair(input: PairInput, key: Key, operationName: string): Promise<Mat
 
 /** Encrypts the private key, under the key as it is by now: it may have been disabled while the pair was made. */
 async function encryptPair(call: Call, store: KeyStore, found: Key, pair: Material, input: PairInput) {
-  return call.transaction(async ({ db }) => {
-    const key = await store.byId(db, found.region, found.key_id);
+  return call.transaction(async (inside) => {
+    const { db } = inside;
+    const key = await store.byId(inside, found.region, found.key_id);
     if (!key) throw keyNotFound(found.arn);
     requireEnabled(key);
     const ciphertext = await store.withMaterial(db, key, key.material_id!, (material) =>

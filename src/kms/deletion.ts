@@ -87,7 +87,7 @@ const deleteKey = (store: KeyStore) =>
     audience: 'service',
     access: () => [],
     async resolve(call, { KeyId }) {
-      const key = await store.byId(call.db, call.region, KeyId);
+      const key = await store.byId(call, call.region, KeyId);
       if (!key) throw keyNotFound(keyArn({ region: call.region, account: call.account, key_id: KeyId }));
       return key;
     },

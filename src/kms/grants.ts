@@ -245,7 +245,7 @@ function createGrantConditions(call: Call, input: CreateGrantRequest): Condition
 
 async function grantOfToken(call: Call, store: KeyStore, token: string): Promise<GrantSubject> {
   const { keyId, grantId } = openGrantToken(call, store.rootKey, token);
-  const key = await store.byId(call.db, call.region, keyId);
+  const key = await store.byId(call, call.region, keyId);
   if (!key) throw new AwsError('NotFoundException', `Grant ${grantId} is not found.`);
   const subject = await grantOfId(call, key, grantId);
   if (key.account === call.account || mayRetire(call, key, subject.grant)) return subject;
@@ -256,7 +256,7 @@ async function grantOfToken(call: Call, store: KeyStore, token: string): Promise
 async function retirableKey(call: Call, store: KeyStore, identifier: string, grantId: string): Promise<Key> {
   const match = /^arn:[^:]+:kms:([^:]*):(\d{12}):key\/([^/]+)$/.exec(identifier);
   if (match && match[1] === call.region && match[2] !== call.account) {
-    const key = await store.byId(call.db, call.region, match[3]!);
+    const key = await store.byId(call, call.region, match[3]!);
     const foreign =
       key && key.account === match[2] ? await grantOfId(call, key, grantId).catch(() => undefined) : undefined;
     if (key && foreign && mayRetire(call, key, foreign.grant)) return key;

@@ -38,14 +38,14 @@ export async function findKey(
     if (!key) throw aliasNotFound(formatArn('kms', call.region, parsed.account, parsed.alias));
     return { key, alias: parsed.alias };
   }
-  const key = isOwn ? await store.byId(call.db, call.region, parsed.keyId) : undefined;
+  const key = isOwn ? await store.byId(call, call.region, parsed.keyId) : undefined;
   if (!key || key.account !== parsed.account)
     throw keyNotFound(keyArn({ region: call.region, account: parsed.account, key_id: parsed.keyId }));
   return { key };
 }
 
 async function keyOfAlias(call: Call, store: KeyStore, alias: string): Promise<Key | undefined> {
-  const key = await store.byAlias(call.db, call.account, call.region, alias);
+  const key = await store.byAlias(call, call.account, call.region, alias);
   if (key || !alias.startsWith(managedAliasPrefix) || !isManagedAlias(alias)) return key;
   return ensureManagedKey(call, store, alias);
 }

@@ -16,6 +16,8 @@ export function requireEnabled(key: Key): void {
 export function requireNotPendingDeletion(key: Key): void {
   if (key.state === 'PendingDeletion')
     throw new AwsError('KMSInvalidStateException', `${key.arn} is pending deletion.`);
+  if (key.state === 'PendingReplicaDeletion')
+    throw new AwsError('KMSInvalidStateException', `${key.arn} is pending replica deletion.`);
 }
 
 export function requireMaterial(key: Key): void {

@@ -39,7 +39,7 @@ export async function ensureManagedKey(call: Call, store: KeyStore, alias: strin
   const material = await newMaterial('SYMMETRIC_DEFAULT');
   try {
     return await store.insert(
-      call.db,
+      call,
       {
         key_id: randomUUID(),
         region: call.region,

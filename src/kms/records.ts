@@ -4,7 +4,7 @@ import type { Migration } from '../database/migrations.ts';
 /** The tables of the key service. Times are ms since the epoch. */
 export interface KmsTables {
   kms_keys: {
-    /** The API's KeyId: a UUID. */
+    /** The API's KeyId: a UUID, or `mrk-` and 32 hexadecimal digits. Related multi-Region keys share it. */
     key_id: string;
     region: string;
     account: string;
@@ -21,22 +21,56 @@ export interface KmsTables {
     state: KeyState;
     /** When it will be deleted; only in state PendingDeletion. */
     deletion_at: number | null;
-    /** Null until material is imported. */
+    /** How long it then waits; only in state PendingReplicaDeletion. */
+    deletion_window_days: number | null;
+    /** The current material; null until material is first imported. */
     material_id: string | null;
+    /** Materials that it has had imported for good, and that are not there now. */
+    materials_missing: number;
+    /** When the first of its imported materials expires; null when none does. */
+    material_expires_at: number | null;
+    /** For a multi-Region key: where the primary key is. */
+    primary_region: string | null;
+    /** Days between automatic rotations; null while they are off. The same for related multi-Region keys. */
+    rotation_period_days: number | null;
+    next_rotation_at: number | null;
     /** The key policy as it was put, byte for byte. */
     policy: string;
     grant_count: number;
   };
   kms_material: {
-    /** A UUID, as in ciphertext blobs. */
+    /** A UUID, as in ciphertext blobs; of imported material it follows from the bytes. Related multi-Region keys share it. */
     material_id: string;
     key_id: string;
     region: string;
-    /** Sealed by the root key for purpose `kms-material`, bound to `key id/material id`. Asymmetric: a PKCS #8 private key. */
-    sealed: Uint8Array;
+    /** 1 for the key's first material, 2 for the next … */
+    ordinal: number;
+    state: 'CURRENT' | 'NON_CURRENT' | 'PENDING_ROTATION';
+    /**
+     * Sealed by the root key for purpose `kms-material`, bound to `key id/material id`. Asymmetric: a PKCS #8 private key. Null
+     * while imported material is not there (deleted, expired, not yet imported into a replica).
+     */
+    sealed: Uint8Array | null;
     /** Asymmetric keys: SubjectPublicKeyInfo, DER. */
     public_key: Uint8Array | null;
     created_at: number;
+    /** When a rotation made it current; null for the first. */
+    rotated_at: number | null;
+    rotation_type: 'AUTOMATIC' | 'ON_DEMAND' | null;
+    /** Imported material: what its importer calls it, and when it expires if it does. */
+    description: string | null;
+    expires_at: number | null;
+  };
+  /** Key pairs made for an import, whose public halves are out. */
+  kms_wrapping_keys: {
+    /** A UUID, as in import tokens. */
+    wrapping_id: string;
+    key_id: string;
+    region: string;
+    algorithm: string;
+    /** The private key (PKCS #8), sealed by the root key for purpose `kms-wrapping-key`, bound to the id. */
+    sealed: Uint8Array;
+    expires_at: number;
   };
   kms_aliases: {
     account: string;
@@ -68,7 +102,7 @@ export interface KmsTables {
   };
 }
 
-export type KeyState = 'Enabled' | 'Disabled' | 'PendingDeletion' | 'PendingImport';
+export type KeyState = 'Enabled' | 'Disabled' | 'PendingDeletion' | 'PendingReplicaDeletion' | 'PendingImport';
 
 export const kmsMigrations: readonly Migration[] = [
   {
@@ -102,6 +136,43 @@ export const kmsMigrations: readonly Migration[] = [
       await sql`create index kms_grants_name on kms_grants (key_id, region, name) where name <> ''`.execute(db);
       await sql`create index kms_grants_retiring on kms_grants (retiring, region, grant_id)
         where retiring is not null`.execute(db);
+    },
+  },
+  {
+    id: 'kms-002-material',
+    async up(db) {
+      // Keys of several regions share a material, and material can be imported, rotated and gone.
+      await sql`alter table kms_material rename to kms_material_001`.execute(db);
+      await sql`create table kms_material (material_id text not null, key_id text not null, region text not null,
+        ordinal integer not null, state text not null, sealed blob, public_key blob, created_at integer not null,
+        rotated_at integer, rotation_type text, description text, expires_at integer,
+        primary key (key_id, region, material_id)) strict`.execute(db);
+      await sql`insert into kms_material (material_id, key_id, region, ordinal, state, sealed, public_key, created_at)
+        select material_id, key_id, region, 1, 'CURRENT', sealed, public_key, created_at from kms_material_001`.execute(
+        db,
+      );
+      await sql`drop table kms_material_001`.execute(db);
+      await sql`create index kms_material_expiring on kms_material (expires_at) where expires_at is not null`.execute(
+        db,
+      );
+      for (const column of [
+        'deletion_window_days integer',
+        'materials_missing integer not null default 0',
+        'material_expires_at integer',
+        'primary_region text',
+        'rotation_period_days integer',
+        'next_rotation_at integer',
+      ])
+        await sql`alter table kms_keys add column ${sql.raw(column)}`.execute(db);
+      await sql`create index kms_keys_rotating on kms_keys (state, next_rotation_at)
+        where next_rotation_at is not null`.execute(db);
+      // AWS managed keys rotate by themselves.
+      await sql`update kms_keys set rotation_period_days = 365, next_rotation_at = created_at + 365 * 86400000
+        where key_manager = 'AWS'`.execute(db);
+      await sql`create table kms_wrapping_keys (wrapping_id text primary key, key_id text not null, region text not null,
+        algorithm text not null, sealed blob not null, expires_at integer not null) strict`.execute(db);
+      await sql`create index kms_wrapping_keys_key on kms_wrapping_keys (key_id, region)`.execute(db);
+      await sql`create index kms_wrapping_keys_expiring on kms_wrapping_keys (expires_at)`.execute(db);
     },
   },
 ];

@@ -149,6 +149,7 @@ export class TestKms {
       },
       asItself: (ofAccount, ofRegion) =>
         this.#call({ principal: { ...service, account: ofAccount }, region: ofRegion }, db),
+      inRegion: (ofRegion) => this.#call({ ...caller, region: ofRegion }, db),
       raise: () => {},
       signals: new Signals(),
       emit: (event) => void this.events.push({ ...event, account: principal.account, region }),
