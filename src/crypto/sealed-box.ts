@@ -1,0 +1,99 @@
+/**
+ * Secrets for one recipient: what is sealed with a public key is opened with the private key alone, so that a data key may
+ * pass through messages that are kept as strings. X25519 between an ephemeral key and the recipient's, HKDF-SHA256,
+ * AES-256-GCM.
+ *
+ * Form: version 1 (1 byte) | ephemeral public key (32) | ciphertext | tag (16). The key serves one message, so the nonce is
+ * constant.
+ */
+import {
+  createCipheriv,
+  createDecipheriv,
+  createPublicKey,
+  diffieHellman,
+  generateKeyPairSync,
+  hkdfSync,
+  type KeyObject,
+} from 'node:crypto';
+
+const version = 1;
+const publicKeyBytes = 32;
+const tagBytes = 16;
+const nonce = Buffer.alloc(12);
+
+export class SealedBoxKey {
+  readonly #privateKey: KeyObject;
+  /** Raw X25519 public key, 32 bytes. */
+  readonly publicKey: Buffer;
+
+  constructor() {
+    const { privateKey, publicKey } = generateKeyPairSync('x25519');
+    this.#privateKey = privateKey;
+    this.publicKey = rawOf(publicKey);
+  }
+
+  /**
+   * Opens what was sealed for this key with the same `context`; the caller wipes the result.
+   * @throws when anything differs
+   */
+  open(sealed: Uint8Array, context: string): Buffer {
+    if (sealed.length < 1 + publicKeyBytes + tagBytes || sealed[0] !== version)
+      throw new Error('not a sealed box of version 1');
+    const ephemeral = sealed.subarray(1, 1 + publicKeyBytes);
+    const shared = diffieHellman({ privateKey: this.#privateKey, publicKey: publicKeyOf(ephemeral) });
+    const key = messageKey(shared, ephemeral, this.publicKey);
+    try {
+      const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: tagBytes });
+      decipher.setAAD(Buffer.from(context, 'utf8'));
+      decipher.setAuthTag(sealed.subarray(sealed.length - tagBytes));
+      const plaintext = decipher.update(sealed.subarray(1 + publicKeyBytes, sealed.length - tagBytes));
+      try {
+        decipher.final();
+      } catch (error) {
+        plaintext.fill(0);
+        throw error;
+      }
+      return plaintext;
+    } finally {
+      key.fill(0);
+      shared.fill(0);
+    }
+  }
+}
+
+/**
+ * Seals `plaintext` (the caller wipes it) for the owner of `publicKey` (32 bytes), bound to `context`.
+ * @throws RangeError for a key of another length
+ */
+export function sealFor(publicKey: Uint8Array, plaintext: Uint8Array, context: string): Buffer {
+  if (publicKey.length !== publicKeyBytes) throw new RangeError(`an X25519 public key has ${publicKeyBytes} bytes`);
+  const ephemeral = generateKeyPairSync('x25519');
+  const shared = diffieHellman({ privateKey: ephemeral.privateKey, publicKey: publicKeyOf(publicKey) });
+  const ephemeralPublic = rawOf(ephemeral.publicKey);
+  const key = messageKey(shared, ephemeralPublic, publicKey);
+  try {
+    const cipher = createCipheriv('aes-256-gcm', key, nonce);
+    cipher.setAAD(Buffer.from(context, 'utf8'));
+    const ciphertext = cipher.update(plaintext);
+    return Buffer.concat([Buffer.of(version), ephemeralPublic, ciphertext, cipher.final(), cipher.getAuthTag()]);
+  } finally {
+    key.fill(0);
+    shared.fill(0);
+  }
+}
+
+function messageKey(shared: Buffer, ephemeralPublic: Uint8Array, recipientPublic: Uint8Array): Buffer {
+  const salt = Buffer.concat([ephemeralPublic, recipientPublic]);
+  return Buffer.from(hkdfSync('sha256', shared, salt, 'coffer sealed box v1', 32));
+}
+
+function rawOf(publicKey: KeyObject): Buffer {
+  return Buffer.from(publicKey.export({ format: 'jwk' }).x!, 'base64url');
+}
+
+function publicKeyOf(raw: Uint8Array): KeyObject {
+  return createPublicKey({
+    format: 'jwk',
+    key: { kty: 'OKP', crv: 'X25519', x: Buffer.from(raw).toString('base64url') },
+  });
+}

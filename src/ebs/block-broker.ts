@@ -1,0 +1,177 @@
+/**
+ * Hands requests for blocks to the hosts that ask for work, and their answers back to those who wait. In memory only: a
+ * request is some client's, which repeats it when a restart loses it, and doing one twice is harmless.
+ */
+import { randomUUID } from 'node:crypto';
+import type {
+  BlockAnswers,
+  BlockRequest,
+  BlockRequestError,
+  TakeBlockRequestsRequest,
+  TakenBlockRequest,
+} from '../aws/block-protocol.ts';
+import { sealFor } from '../crypto/sealed-box.ts';
+
+/** Requests of one host that wait to be taken; a client that finds the line full is told to come back. */
+const waitingMax = 256;
+/** How long a request waits for a host to take it, and then for the answer, ms. */
+const takeTimeoutMs = 10_000;
+const answerTimeoutMs = 30_000;
+
+export type BrokerFailureCode = BlockRequestError['code'] | 'HostAway' | 'TooMany' | 'Cancelled';
+
+/** Why a request for blocks came to nothing. */
+export class BlockRequestFailed extends Error {
+  readonly code: BrokerFailureCode;
+  constructor(code: BrokerFailureCode, message: string) {
+    super(message);
+    this.name = 'BlockRequestFailed';
+    this.code = code;
+  }
+}
+
+interface Waiting extends TakenBlockRequest {
+  readonly settle: (result: BlockAnswers[BlockRequest['kind']] | BlockRequestFailed) => void;
+  readonly onTaken: () => void;
+}
+
+interface HostLine {
+  session: { readonly id: string; readonly publicKey: Buffer } | undefined;
+  readonly waiting: Waiting[];
+  readonly taken: Map<string, { readonly sessionId: string; readonly request: Waiting }>;
+  /** Wakes a host that waits for requests, and requests that wait for a host. */
+  news: PromiseWithResolvers<void>;
+}
+
+export class BlockBroker {
+  readonly #lines = new Map<string, HostLine>();
+
+  /**
+   * Has a host carry out `request`. A plaintext data key is sealed for the host's session; the caller wipes it.
+   * @throws {BlockRequestFailed}
+   */
+  async request<Kind extends BlockRequest['kind']>(
+    hostId: string,
+    request: Extract<BlockRequest, { kind: Kind }>,
+    options: { readonly dataKey?: Uint8Array; readonly cancelled: AbortSignal },
+  ): Promise<BlockAnswers[Kind]> {
+    const line = this.#line(hostId);
+    if (line.waiting.length >= waitingMax)
+      throw new BlockRequestFailed('TooMany', `${waitingMax} requests already wait for host '${hostId}'.`);
+    const sealed = options.dataKey
+      ? await this.#seal(hostId, line, request, options.dataKey, options.cancelled)
+      : request;
+    return this.#send(hostId, line, sealed, options.cancelled) as Promise<BlockAnswers[Kind]>;
+  }
+
+  /** Requests for a host; waits up to `waitMs` while there are none. */
+  async take(input: TakeBlockRequestsRequest, waitMs: number, cancelled: AbortSignal): Promise<TakenBlockRequest[]> {
+    const line = this.#line(input.hostId);
+    if (line.session?.id !== input.sessionId) this.#begin(line, input);
+    if (line.waiting.length === 0) await either(line.news.promise, waitMs, cancelled);
+    // A later process of the host has come meanwhile: what waits is for its key.
+    if (line.session?.id !== input.sessionId || cancelled.aborted) return [];
+    const requests = line.waiting.splice(0, input.max);
+    if (line.waiting.length === 0) line.news = Promise.withResolvers();
+    return requests.map((request) => {
+      line.taken.set(request.requestId, { sessionId: input.sessionId, request });
+      request.onTaken();
+      return { requestId: request.requestId, request: request.request };
+    });
+  }
+
+  /** Passes a host's answer on; one that nobody waits for any more is forgotten. */
+  answer(
+    hostId: string,
+    requestId: string,
+    answer: BlockAnswers[BlockRequest['kind']] | undefined,
+    error: BlockRequestError | undefined,
+  ): void {
+    const taken = this.#lines.get(hostId)?.taken.get(requestId);
+    taken?.request.settle(
+      answer ?? new BlockRequestFailed(error?.code ?? 'Internal', error?.message ?? 'the host gave no answer'),
+    );
+  }
+
+  #line(hostId: string): HostLine {
+    let line = this.#lines.get(hostId);
+    if (!line) {
+      line = { session: undefined, waiting: [], taken: new Map(), news: Promise.withResolvers() };
+      this.#lines.set(hostId, line);
+    }
+    return line;
+  }
+
+  /** A host's new process: nothing that an earlier one took, or that was sealed for it, can be answered any more. */
+  #begin(line: HostLine, input: TakeBlockRequestsRequest): void {
+    const lost = [...[...line.taken.values()].map((one) => one.request), ...line.waiting.filter(hasKey)];
+    line.session = { id: input.sessionId, publicKey: Buffer.from(input.publicKey, 'base64') };
+    line.news.resolve();
+    line.news = Promise.withResolvers();
+    for (const request of lost)
+      request.settle(new BlockRequestFailed('OtherSession', `Host '${input.hostId}' has been started anew.`));
+    if (line.waiting.length > 0) line.news.resolve();
+  }
+
+  async #seal(
+    hostId: string,
+    line: HostLine,
+    request: BlockRequest,
+    dataKey: Uint8Array,
+    cancelled: AbortSignal,
+  ): Promise<BlockRequest> {
+    if (!line.session) await either(line.news.promise, takeTimeoutMs, cancelled);
+    if (!line.session) throw away(hostId);
+    const snapshotId = 'snapshotId' in request ? request.snapshotId : '';
+    return {
+      ...request,
+      dataKey: sealFor(line.session.publicKey, dataKey, snapshotId).toString('base64'),
+    } as BlockRequest;
+  }
+
+  #send(hostId: string, line: HostLine, request: BlockRequest, cancelled: AbortSignal) {
+    return new Promise<BlockAnswers[BlockRequest['kind']]>((resolve, reject) => {
+      const requestId = randomUUID();
+      let timer = setTimeout(() => settle(away(hostId)), takeTimeoutMs);
+      const stop = () => settle(new BlockRequestFailed('Cancelled', 'The client has gone.'));
+      const settle: Waiting['settle'] = (result) => {
+        clearTimeout(timer);
+        cancelled.removeEventListener('abort', stop);
+        line.taken.delete(requestId);
+        const index = line.waiting.findIndex((one) => one.requestId === requestId);
+        if (index >= 0) line.waiting.splice(index, 1);
+        if (result instanceof BlockRequestFailed) reject(result);
+        else resolve(result);
+      };
+      const onTaken = () => {
+        clearTimeout(timer);
+        const late = new BlockRequestFailed('Unavailable', `Host '${hostId}' did not answer in time.`);
+        timer = setTimeout(() => settle(late), answerTimeoutMs);
+      };
+      cancelled.addEventListener('abort', stop, { once: true });
+      line.waiting.push({ requestId, request, settle, onTaken });
+      line.news.resolve();
+    });
+  }
+}
+
+const hasKey = (waiting: Waiting) => 'dataKey' in waiting.request && waiting.request.dataKey !== undefined;
+
+function away(hostId: string): BlockRequestFailed {
+  return new BlockRequestFailed('HostAway', `Host '${hostId}', which reaches the block store, is not connected.`);
+}
+
+/** Resolves when `news` does, after `ms`, or when `cancelled` aborts. */
+async function either(news: Promise<void>, ms: number, cancelled: AbortSignal): Promise<void> {
+  if (cancelled.aborted) return;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const wake = () => resolve();
+  const timer = setTimeout(wake, ms);
+  cancelled.addEventListener('abort', wake, { once: true });
+  try {
+    await Promise.race([news, promise]);
+  } finally {
+    clearTimeout(timer);
+    cancelled.removeEventListener('abort', wake);
+  }
+}
