@@ -6,21 +6,15 @@ import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { isAwsError } from '../aws/errors.ts';
-import {
-  type DesiredAttachment,
-  type InfrastructureCredentials,
-  type SyncRequest,
-  type SyncResponse,
-  syncWaitMaxMs,
-  type VolumeEncryption,
-} from '../aws/host-protocol.ts';
-import { type ClientCredentials, type Endpoint, SignedClient, Unreachable, version } from '../aws/signed-client.ts';
+import { type DesiredAttachment, type SyncRequest, type SyncResponse, syncWaitMaxMs } from '../aws/host-protocol.ts';
+import { type ClientCredentials, type Endpoint, SignedClient, version } from '../aws/signed-client.ts';
 import { ensureVolumeImage } from '../blocks/images.ts';
 import { Attachment } from './attachment.ts';
-import { decryptDataKey } from './data-keys.ts';
+import { DataKeys } from './data-keys.ts';
 import { openExport, type VolumeExport } from './export.ts';
 import { HeldInfrastructureCredentials } from './infrastructure-credentials.ts';
 import { InstanceDirectories } from './instances.ts';
+import { pause } from './pause.ts';
 import { HostTasks } from './tasks.ts';
 
 export interface HostAgentOptions {
@@ -44,15 +38,13 @@ const retryFirstMs = 200;
 const retryMaxMs = 5_000;
 /** Above the wait of the control plane, so that a silent connection is noticed soon after. */
 const syncTimeoutMs = syncWaitMaxMs + 10_000;
-/** How often opening a volume asks KMS again when it can't be reached, before that counts as failed. */
-const decryptAttempts = 5;
-const credentialsWaitMs = 10_000;
 
 export class HostAgent {
   readonly #options: HostAgentOptions;
   readonly #sessionId = randomUUID();
   readonly #instances: InstanceDirectories;
   readonly #credentials = new HeldInfrastructureCredentials();
+  readonly #keys: DataKeys;
   readonly #tasks: HostTasks;
   readonly #attachments = new Map<string, Attachment>();
   readonly #stopping = new AbortController();
@@ -63,6 +55,8 @@ export class HostAgent {
   #isConnected = false;
   #hurry = new AbortController();
   #version: string | undefined;
+  /** Something waits for credentials: the next answer must not wait. */
+  #asksForCredentials = false;
   /** Resolves when there is something to report that the request on its way doesn't say. */
   #news = Promise.withResolvers<void>();
   /** Wakes those who wait for credentials: an answer has come. */
@@ -72,6 +66,11 @@ export class HostAgent {
     this.#options = options;
     this.#client = new SignedClient(options.endpoint());
     this.#instances = new InstanceDirectories(options.dataDir);
+    this.#keys = new DataKeys({
+      client: () => this.#client,
+      credentials: this.#credentials,
+      askForCredentials: () => this.#askForCredentials(),
+    });
     this.#tasks = new HostTasks(
       (volumeId) => this.#imagePath(volumeId),
       () => this.#tell(),
@@ -120,11 +119,16 @@ export class HostAgent {
     this.#news.resolve();
   }
 
+  #askForCredentials(): Promise<void> {
+    this.#asksForCredentials = true;
+    this.#tell();
+    return this.#answered.promise;
+  }
+
   async #sync(): Promise<void> {
     const sequence = ++this.#sequence;
-    const lacksCredentials = [...this.#attachments.values()].some(
-      (attachment) => attachment.needsCredentials && !this.#credentials.get(attachment.instanceId),
-    );
+    const asks = this.#asksForCredentials;
+    this.#asksForCredentials = false;
     const request: SyncRequest = {
       hostId: this.#options.hostId,
       sessionId: this.#sessionId,
@@ -137,7 +141,7 @@ export class HostAgent {
       instances: this.#instances.list(),
       tasks: this.#tasks.results(),
       credentials: this.#credentials.list(),
-      ...(this.#version === undefined || lacksCredentials ? {} : { sinceVersion: this.#version }),
+      ...(this.#version === undefined || asks ? {} : { sinceVersion: this.#version }),
     };
     const answer = await this.#client.send<SyncResponse>({
       service: 'coffer-host',
@@ -185,10 +189,10 @@ export class HostAgent {
 
   /** Opens one volume: data key, image, socket. The key's buffer is the export's from then on, which wipes it. */
   async #open(desired: DesiredAttachment, signal: AbortSignal): Promise<VolumeExport> {
-    const { volumeId, sizeBytes, readOnly, encryption } = desired;
+    const { volumeId, instanceId, sizeBytes, readOnly, encryption } = desired;
     const socketPath = this.#instances.socketPath(desired);
     const imagePath = this.#imagePath(volumeId);
-    const dataKey = encryption ? await this.#dataKey(desired, encryption, signal) : undefined;
+    const dataKey = encryption ? await this.#keys.get(encryption, instanceId, signal) : undefined;
     try {
       signal.throwIfAborted();
       if (!desired.hasImage) ensureVolumeImage(imagePath, sizeBytes);
@@ -201,39 +205,6 @@ export class HostAgent {
       return opened;
     } finally {
       dataKey?.fill(0);
-    }
-  }
-
-  /** Asks KMS, patiently when it can't be reached, and once more with new credentials when those have become useless. */
-  async #dataKey(desired: DesiredAttachment, encryption: VolumeEncryption, signal: AbortSignal): Promise<Buffer> {
-    for (let attempt = 1; ; attempt++) {
-      const credentials = await this.#credentialsOf(desired.instanceId, signal);
-      try {
-        return await decryptDataKey(this.#client, encryption, credentials, signal);
-      } catch (error) {
-        if (signal.aborted || attempt >= decryptAttempts) throw error;
-        if (isAwsError(error) && isAboutCredentials(error.code) && attempt === 1) {
-          this.#credentials.forget(desired.instanceId);
-        } else if (error instanceof Unreachable || (isAwsError(error) && error.httpStatus >= 500)) {
-          await pause(retryFirstMs * 2 ** attempt, signal);
-        } else throw error;
-      }
-    }
-  }
-
-  async #credentialsOf(instanceId: string, signal: AbortSignal): Promise<InfrastructureCredentials> {
-    const deadline = Date.now() + credentialsWaitMs;
-    for (;;) {
-      const held = this.#credentials.get(instanceId);
-      if (held) return held;
-      signal.throwIfAborted();
-      if (Date.now() > deadline)
-        throw new Error(`no credentials came for ${instanceId}, so KMS could not be asked for the data key`);
-      const answered = this.#answered.promise;
-      this.#tell();
-      await Promise.race([answered, pause(retryMaxMs, signal)]);
-      // An answer without them: no hurry with the next question.
-      if (!this.#credentials.get(instanceId)) await pause(retryFirstMs, signal);
     }
   }
 
@@ -282,23 +253,4 @@ export class HostAgent {
       this.#options.log.warn({ error: (error as Error).message }, 'where the control plane is could not be read');
     }
   }
-}
-
-function isAboutCredentials(code: string): boolean {
-  return ['ExpiredTokenException', 'UnrecognizedClientException', 'InvalidClientTokenId', 'ExpiredToken'].includes(
-    code,
-  );
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const timer = setTimeout(done, ms);
-  signal.addEventListener('abort', done, { once: true });
-  function done() {
-    clearTimeout(timer);
-    signal.removeEventListener('abort', done);
-    if (signal.aborted) reject(signal.reason);
-    else resolve();
-  }
-  return promise;
 }

@@ -1,22 +1,98 @@
 /**
- * Asks KMS for a volume's data key, as EBS's hosts do: Decrypt of the encrypted data key, with the volume's encryption
- * context, as `aws:ec2-infrastructure/i-…`.
+ * Asks KMS for the data key of a volume or a snapshot, as EBS's hosts do: Decrypt of the encrypted data key, with its
+ * encryption context, as `aws:ec2-infrastructure/i-…` (or `vol-…`, `snap-…`).
  *
  * The answer is read as bytes and decoded from them, because a string can't be wiped: once the answer has been wiped there
  * is one copy of the plaintext key, the buffer returned. (What the kernel's socket buffers and, under TLS, OpenSSL held is
  * beyond us.)
  */
+import { isAwsError } from '../aws/errors.ts';
 import type { InfrastructureCredentials, VolumeEncryption } from '../aws/host-protocol.ts';
-import type { SignedClient } from '../aws/signed-client.ts';
+import { type SignedClient, Unreachable } from '../aws/signed-client.ts';
+import type { HeldInfrastructureCredentials } from './infrastructure-credentials.ts';
+import { pause } from './pause.ts';
 
 export const dataKeyBytes = 64;
 const decryptTimeoutMs = 10_000;
+/** How often KMS is asked again when it can't be reached, before that counts as failed. */
+const decryptAttempts = 5;
+const retryFirstMs = 200;
+const credentialsWaitMs = 10_000;
+/** How long one question for missing credentials waits before it is asked again. */
+const askAgainMs = 5_000;
+
+export interface DataKeysWorld {
+  /** Where KMS is, now. */
+  client(): SignedClient;
+  readonly credentials: HeldInfrastructureCredentials;
+  /** Asks the control plane for what is missing in `credentials`. Resolves when its next answer has come. */
+  askForCredentials(): Promise<void>;
+}
+
+/** Data keys for whoever has credentials, or is about to get some. */
+export class DataKeys {
+  readonly #world: DataKeysWorld;
+
+  constructor(world: DataKeysWorld) {
+    this.#world = world;
+  }
+
+  /**
+   * The plaintext data key, 64 bytes in a buffer of its own that the caller wipes. Asks KMS patiently when it can't be
+   * reached, and once more with new credentials when those have become useless.
+   * @param sessionName of the infrastructure principal that asks: an instance, a volume or a snapshot
+   * @throws {AwsError} KMS's refusal @throws {Unreachable}
+   */
+  async get(encryption: VolumeEncryption, sessionName: string, signal: AbortSignal): Promise<Buffer> {
+    const { credentials: held } = this.#world;
+    for (let attempt = 1; ; attempt++) {
+      const credentials = await this.#credentialsOf(sessionName, signal);
+      try {
+        return await decryptDataKey(this.#world.client(), encryption, credentials, signal);
+      } catch (error) {
+        if (signal.aborted || attempt >= decryptAttempts) throw error;
+        if (isAwsError(error) && isAboutCredentials(error.code) && attempt === 1) held.forget(sessionName);
+        else if (error instanceof Unreachable || (isAwsError(error) && error.httpStatus >= 500))
+          await pause(retryFirstMs * 2 ** attempt, signal);
+        else throw error;
+      }
+    }
+  }
+
+  async #credentialsOf(sessionName: string, signal: AbortSignal): Promise<InfrastructureCredentials> {
+    const { credentials } = this.#world;
+    const deadline = Date.now() + credentialsWaitMs;
+    for (;;) {
+      const held = credentials.get(sessionName);
+      if (held) return held;
+      signal.throwIfAborted();
+      if (Date.now() > deadline)
+        throw new Error(`no credentials came for ${sessionName}, so KMS could not be asked for the data key`);
+      await Promise.race([this.#world.askForCredentials(), pause(askAgainMs, signal)]);
+      // An answer without them: no hurry with the next question.
+      if (!credentials.get(sessionName)) await pause(retryFirstMs, signal);
+    }
+  }
+}
+
+function isAboutCredentials(code: string): boolean {
+  return ['ExpiredTokenException', 'UnrecognizedClientException', 'InvalidClientTokenId', 'ExpiredToken'].includes(
+    code,
+  );
+}
+
+/** The region of a key: the encrypted data key of a shared or copied snapshot may be under a key of another region. */
+function regionOf(keyArn: string): string {
+  const region = keyArn.split(':')[3];
+  if (!region) throw new Error(`${JSON.stringify(keyArn)} is not the ARN of a key`);
+  return region;
+}
 
 /**
  * The plaintext data key, 64 bytes in a buffer of its own that the caller wipes.
  * @throws {AwsError} KMS's refusal @throws {Unreachable}
  */
-export async function decryptDataKey(
+async function decryptDataKey(
   client: SignedClient,
   encryption: VolumeEncryption,
   credentials: InfrastructureCredentials,
@@ -26,7 +102,7 @@ export async function decryptDataKey(
     service: 'kms',
     target: 'TrentService.Decrypt',
     contentType: 'application/x-amz-json-1.1',
-    region: credentials.region,
+    region: regionOf(encryption.keyArn),
     credentials,
     body: {
       CiphertextBlob: encryption.encryptedDataKey,
