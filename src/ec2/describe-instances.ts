@@ -9,18 +9,16 @@ import {
   type Instance,
 } from '@aws-sdk/client-ec2';
 import type { Call } from '../aws/call.ts';
-import { AwsError } from '../aws/errors.ts';
-import { type Filter, matchesFilters, parseFilters } from '../aws/filters.ts';
-import { pageSize, pageStart, pageToken } from '../aws/pagination.ts';
+import { type Filter, matchesFilters } from '../aws/filters.ts';
+import { pageToken } from '../aws/pagination.ts';
 import { type AccessRequest, operation } from '../aws/service.ts';
 import { allow } from './access.ts';
-import { checkInstanceId, invalidCombination, stopIfDryRun } from './errors.ts';
+import { checkInstanceId } from './errors.ts';
 import { findInstances, instanceState, instanceViews, reservations } from './instance-store.ts';
+import { listRequest } from './list-request.ts';
 import { type InstanceRow, tables } from './records.ts';
 import { filterSet, items } from './trail.ts';
 
-const instanceIdsMax = 1000;
-const pageSizeMax = 1000;
 /** How many instances are read at a time while a page is filled. */
 const scanSize = 1000;
 
@@ -155,17 +153,14 @@ async function scan(call: Call, after: number): Promise<InstanceRow[]> {
     .execute();
 }
 
-function checkIds(ids: readonly string[] | undefined, maxResults: number | undefined): string[] {
-  const checked = (ids ?? []).map((id) => checkInstanceId(id));
-  if (checked.length > instanceIdsMax)
-    throw new AwsError(
-      'RequestLimitExceeded',
-      `One request can name ${instanceIdsMax} instances, not ${checked.length}.`,
-    );
-  if (checked.length > 0 && maxResults !== undefined)
-    throw invalidCombination('The parameter instancesSet cannot be used with the parameter maxResults');
-  return checked;
-}
+const named = (ids: readonly string[] | undefined) => ({
+  ids,
+  check: checkInstanceId,
+  what: 'instances',
+  parameter: 'instancesSet',
+});
+
+const instanceFilterNames = new Set(Object.keys(instanceFilters));
 
 /** Source: EC2 API reference, DescribeInstances. */
 export const describeInstances = operation<DescribeInstancesRequest, DescribeInstancesResult>({
@@ -174,11 +169,7 @@ export const describeInstances = operation<DescribeInstancesRequest, DescribeIns
   effect: 'reads',
   access: (call): AccessRequest[] => [allow(call, 'DescribeInstances')],
   async handle(call, input) {
-    const ids = checkIds(input.InstanceIds, input.MaxResults);
-    const filters = parseFilters(input.Filters, new Set(Object.keys(instanceFilters)));
-    const start = pageStart(input.NextToken);
-    const size = ids.length > 0 ? ids.length : pageSize(input.MaxResults, 5, pageSizeMax);
-    stopIfDryRun(input);
+    const { ids, filters, start, size } = listRequest(input, named(input.InstanceIds), instanceFilterNames);
     const { rows, views } = await find(call, ids, filters, start, size + 1);
     const shown = rows.slice(0, size);
     return {
@@ -222,11 +213,7 @@ export const describeInstanceStatus = operation<DescribeInstanceStatusRequest, D
   effect: 'reads',
   access: (call): AccessRequest[] => [allow(call, 'DescribeInstanceStatus')],
   async handle(call, input) {
-    const ids = checkIds(input.InstanceIds, input.MaxResults);
-    const filters = parseFilters(input.Filters, statusFilters);
-    const start = pageStart(input.NextToken);
-    const size = ids.length > 0 ? ids.length : pageSize(input.MaxResults, 5, pageSizeMax);
-    stopIfDryRun(input);
+    const { ids, filters, start, size } = listRequest(input, named(input.InstanceIds), statusFilters);
     const running: Filter[] = [{ name: 'instance-state-name', values: [{ text: 'running', literal: 'running' }] }];
     const onInstance = filters.filter(({ name }) => name in instanceFilters || name.startsWith('tag:'));
     const onStatus = filters.filter((filter) => !onInstance.includes(filter));

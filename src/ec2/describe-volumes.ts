@@ -2,12 +2,12 @@
 import { DescribeVolumes$, type DescribeVolumesRequest, type DescribeVolumesResult } from '@aws-sdk/client-ec2';
 import { type SqlBool, sql } from 'kysely';
 import type { Call } from '../aws/call.ts';
-import { AwsError } from '../aws/errors.ts';
-import { type Filter, matchesFilter, parseFilters } from '../aws/filters.ts';
-import { pageSize, pageStart, pageToken } from '../aws/pagination.ts';
+import { type Filter, matchesFilter } from '../aws/filters.ts';
+import { pageToken } from '../aws/pagination.ts';
 import { type AccessRequest, operation } from '../aws/service.ts';
 import { allow } from './access.ts';
-import { checkVolumeId, invalidCombination, stopIfDryRun, volumesNotFound } from './errors.ts';
+import { checkVolumeId, volumesNotFound } from './errors.ts';
+import { listRequest } from './list-request.ts';
 import { tables, type VolumeRow } from './records.ts';
 import { zonesOf } from './regions.ts';
 import {
@@ -23,8 +23,6 @@ import {
 import { filterSet, items } from './trail.ts';
 import { volumeViews } from './volume-view.ts';
 
-const volumeIdsMax = 1000;
-const pageSizeMax = 1000;
 /** Up to so many volumes are looked up one by one rather than found by a walk over all. */
 const candidatesMax = 1000;
 
@@ -67,17 +65,15 @@ export const describeVolumes = operation<DescribeVolumesRequest, DescribeVolumes
   effect: 'reads',
   access: (call): AccessRequest[] => [allow(call, 'DescribeVolumes')],
   async handle(call, input) {
-    const ids = [...new Set((input.VolumeIds ?? []).map((id) => checkVolumeId(id, 'volumes')))];
-    if (ids.length > volumeIdsMax)
-      throw new AwsError('RequestLimitExceeded', `One request can name ${volumeIdsMax} volumes, not ${ids.length}.`);
-    if (ids.length > 0 && input.MaxResults !== undefined)
-      throw invalidCombination('The parameter volumes cannot be used with the parameter maxResults');
-    const filters = parseFilters(input.Filters, filterNames);
-    const start = pageStart(input.NextToken);
-    const size = pageSize(input.MaxResults, 5, pageSizeMax);
-    stopIfDryRun(input);
+    const named = {
+      ids: input.VolumeIds,
+      check: (id: string) => checkVolumeId(id, 'volumes'),
+      what: 'volumes',
+      parameter: 'volumes',
+    };
+    const { ids, filters, start, size } = listRequest(input, named, filterNames);
     const rows = ids.length > 0 ? await byIds(call, ids, filters) : await page(call, filters, start, size + 1);
-    const shown = ids.length > 0 ? rows : rows.slice(0, size);
+    const shown = rows.slice(0, size);
     return {
       Volumes: await volumeViews(call, shown),
       ...(rows.length > shown.length ? { NextToken: pageToken(shown.at(-1)!.seq) } : {}),

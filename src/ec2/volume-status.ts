@@ -11,12 +11,12 @@ import {
   type VolumeStatusItem,
 } from '@aws-sdk/client-ec2';
 import type { Call } from '../aws/call.ts';
-import { AwsError } from '../aws/errors.ts';
-import { matchesFilters, parseFilters } from '../aws/filters.ts';
-import { pageSize, pageStart, pageToken } from '../aws/pagination.ts';
+import { matchesFilters } from '../aws/filters.ts';
+import { pageToken } from '../aws/pagination.ts';
 import { type AccessRequest, operation } from '../aws/service.ts';
 import { allow, allowOnVolume } from './access.ts';
-import { checkVolumeId, invalidCombination, missingParameter, stopIfDryRun, volumesNotFound } from './errors.ts';
+import { checkVolumeId, missingParameter, stopIfDryRun, volumesNotFound } from './errors.ts';
+import { listRequest, pageMax } from './list-request.ts';
 import { type AttachmentRow, tables, type VolumeRow } from './records.ts';
 import { zoneIdOf } from './regions.ts';
 import { type Tags, tagsOf } from './tag-store.ts';
@@ -24,8 +24,6 @@ import { volumeResource } from './trail.ts';
 import { findVolume } from './volume-store.ts';
 import { attachmentsOfAll } from './volume-view.ts';
 
-const volumeIdsMax = 1000;
-const pageSizeMax = 1000;
 const filterNames = new Set([
   'action.code',
   'action.description',
@@ -53,18 +51,13 @@ export const describeVolumeStatus = operation<DescribeVolumeStatusRequest, Descr
   effect: 'reads',
   access: (call): AccessRequest[] => [allow(call, 'DescribeVolumeStatus')],
   async handle(call, input) {
-    const ids = [...new Set((input.VolumeIds ?? []).map((id) => checkVolumeId(id, 'volumes')))];
-    if (ids.length > volumeIdsMax)
-      throw new AwsError('RequestLimitExceeded', `One request can name ${volumeIdsMax} volumes, not ${ids.length}.`);
-    if (ids.length > 0 && input.MaxResults !== undefined)
-      throw invalidCombination('The parameter volumes cannot be used with the parameter maxResults');
-    const filters = parseFilters(input.Filters, filterNames);
-    const size = pageSize(input.MaxResults, 5, pageSizeMax);
-    let after = pageStart(input.NextToken);
-    stopIfDryRun(input);
+    const check = (id: string) => checkVolumeId(id, 'volumes');
+    const named = { ids: input.VolumeIds, check, what: 'volumes', parameter: 'volumes' };
+    const { ids, filters, start, size } = listRequest(input, named, filterNames);
+    let after = start;
     const found: Array<{ row: VolumeRow; item: VolumeStatusItem }> = [];
     for (;;) {
-      const rows = await read(call, ids, after, pageSizeMax);
+      const rows = await read(call, ids, after, pageMax);
       const attachments = await attachmentsOfAll(
         call,
         'volume_id',
@@ -74,10 +67,10 @@ export const describeVolumeStatus = operation<DescribeVolumeStatusRequest, Descr
         const item = statusOf(row, attachments.get(row.volume_id) ?? []);
         if (matchesFilters(filters, (name) => filterValues(item, name))) found.push({ row, item });
       }
-      if (ids.length > 0 || rows.length < pageSizeMax || found.length > size) break;
+      if (ids.length > 0 || rows.length < pageMax || found.length > size) break;
       after = rows.at(-1)!.seq;
     }
-    const shown = ids.length > 0 ? found : found.slice(0, size);
+    const shown = found.slice(0, size);
     return {
       VolumeStatuses: shown.map(({ item }) => item),
       ...(found.length > shown.length ? { NextToken: pageToken(shown.at(-1)!.row.seq) } : {}),
