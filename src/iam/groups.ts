@@ -9,7 +9,6 @@ import type {
   Group,
   ListGroupsForUserRequest,
   ListGroupsForUserResponse,
-  ListGroupsRequest,
   ListGroupsResponse,
   UpdateGroupRequest,
 } from '@aws-sdk/client-iam';
@@ -25,17 +24,19 @@ import {
   insertIdentity,
   type NamedIdentity,
   nameOf,
-  pathPrefixText,
   pathText,
-  requireFreeName,
+  type Renaming,
+  rename,
   resolveIdentity,
+  resolveRenaming,
   tablesOf,
 } from './identities.ts';
+import { listOperation } from './identity-lists.ts';
 import { pageAfter, pageOf, pageRows, pageRules } from './paging.ts';
 import { requireNoPolicies } from './policies-of-identities.ts';
 import { identityArn } from './principals.ts';
 import type { Identity } from './records.ts';
-import { describeUser, listIdentities } from './users.ts';
+import { describeUser } from './users.ts';
 
 const groupsPerUserMax = 10;
 const groupName = nameOf('group');
@@ -92,16 +93,13 @@ const getGroup = operation<GetGroupRequest, GetGroupResponse, NamedIdentity>({
   record: (_call, input) => ({ requestParameters: { groupName: input.GroupName ?? null } }),
 });
 
-const listGroups = operation<ListGroupsRequest, ListGroupsResponse>({
-  name: 'ListGroups',
-  effect: 'reads',
-  resolve: (_call, input) => check(input, { ...pageRules, PathPrefix: pathPrefixText }),
-  access: (call) => [iamAccess(call, 'ListGroups', `arn:aws:iam::${call.account}:group/`)],
-  async handle(call, input) {
-    const { rows, rest } = await listIdentities(call, 'group', input);
-    return { Groups: rows.map(describeGroup), ...rest };
-  },
-});
+const listGroups = listOperation(
+  'ListGroups',
+  'group',
+  (rows): Pick<ListGroupsResponse, 'Groups'> => ({
+    Groups: rows.map(describeGroup),
+  }),
+);
 
 const listGroupsForUser = operation<ListGroupsForUserRequest, ListGroupsForUserResponse, NamedIdentity>({
   name: 'ListGroupsForUser',
@@ -127,30 +125,19 @@ const listGroupsForUser = operation<ListGroupsForUserRequest, ListGroupsForUserR
   record: (_call, input) => ({ requestParameters: { userName: input.UserName ?? null } }),
 });
 
-const updateGroup = operation<UpdateGroupRequest, object, { group: NamedIdentity; renamedArn: string }>({
+const updateGroup = operation<UpdateGroupRequest, object, Renaming>({
   name: 'UpdateGroup',
   effect: 'writes',
-  async resolve(call, input) {
+  resolve(call, input) {
     check(input, { GroupName: required(groupName), NewGroupName: groupName, NewPath: pathText });
-    const group = await resolveIdentity(call, 'group', input.GroupName!);
-    const path = input.NewPath ?? group.found?.path ?? '/';
-    const name = input.NewGroupName ?? group.name;
-    return { group, renamedArn: identityArn({ account: call.account, kind: 'group', path, name }) };
+    return resolveRenaming(call, 'group', input.GroupName!, { name: input.NewGroupName, path: input.NewPath });
   },
-  access: (call, _input, { group, renamedArn }) => [
-    accessTo(call, 'UpdateGroup', group),
-    ...(renamedArn === group.arn ? [] : [iamAccess(call, 'UpdateGroup', renamedArn)]),
+  access: (call, _input, { identity, arn }) => [
+    accessTo(call, 'UpdateGroup', identity),
+    ...(arn === identity.arn ? [] : [iamAccess(call, 'UpdateGroup', arn)]),
   ],
-  async handle(call, input, { group }) {
-    const row = existing(group);
-    const name = input.NewGroupName ?? row.name;
-    await requireFreeName(call, 'group', name, row);
-    await tablesOf(call)
-      .updateTable('iam_identities')
-      .set({ name, name_key: name.toLowerCase(), path: input.NewPath ?? row.path })
-      .where('id', '=', row.id)
-      .execute();
-    await identitiesChanged(call);
+  async handle(call, _input, renaming) {
+    await rename(call, renaming);
     return {};
   },
   record: (_call, input) => ({

@@ -58,6 +58,17 @@ export async function resolveIdentity(call: Call, kind: IdentityKind, name: stri
   return { kind, name, arn, found, tags };
 }
 
+/** The identity that a request is about to make: with the path it asks for, unless the name is taken. */
+export async function resolveNewIdentity(
+  call: Call,
+  kind: IdentityKind,
+  name: string,
+  path = '/',
+): Promise<NamedIdentity> {
+  const named = await resolveIdentity(call, kind, name);
+  return named.found ? named : { ...named, arn: identityArn({ account: call.account, kind, path, name }) };
+}
+
 /** @throws {AwsError} NoSuchEntity */
 export function existing({ kind, name, found }: NamedIdentity): Identity {
   if (!found) throw missing(kind, name);
@@ -108,7 +119,7 @@ export async function insertIdentity(
 }
 
 /** @throws {AwsError} EntityAlreadyExists */
-export async function requireFreeName(call: Call, kind: IdentityKind, name: string, but?: Identity): Promise<void> {
+async function requireFreeName(call: Call, kind: IdentityKind, name: string, but?: Identity): Promise<void> {
   const other = await findIdentity(call, kind, name);
   if (!other || other.id === but?.id) return;
   const label = kind.charAt(0).toUpperCase() + kind.slice(1);
@@ -124,6 +135,39 @@ async function requireRoom(call: Call, kind: IdentityKind): Promise<void> {
     .executeTakeFirstOrThrow();
   const quota = { user: 'UsersPerAccount', group: 'GroupsPerAccount', role: 'RolesPerAccount' }[kind];
   if (count >= identitiesMax[kind]) throw limitExceeded(`Cannot exceed quota for ${quota}: ${identitiesMax[kind]}`);
+}
+
+/** An identity with a new name, path or both, and the ARN that it will have. */
+export interface Renaming {
+  readonly identity: NamedIdentity;
+  readonly name: string;
+  readonly path: string;
+  readonly arn: string;
+}
+
+/** What an update of a user or group makes of it. */
+export async function resolveRenaming(
+  call: Call,
+  kind: IdentityKind,
+  name: string,
+  to: { name: string | undefined; path: string | undefined },
+): Promise<Renaming> {
+  const identity = await resolveIdentity(call, kind, name);
+  const path = to.path ?? identity.found?.path ?? '/';
+  const newName = to.name ?? identity.found?.name ?? name;
+  return { identity, name: newName, path, arn: identityArn({ account: call.account, kind, path, name: newName }) };
+}
+
+/** @throws {AwsError} NoSuchEntity, EntityAlreadyExists */
+export async function rename(call: Call, { identity, name, path }: Renaming): Promise<void> {
+  const row = existing(identity);
+  await requireFreeName(call, identity.kind, name, row);
+  await tablesOf(call)
+    .updateTable('iam_identities')
+    .set({ name, name_key: name.toLowerCase(), path })
+    .where('id', '=', row.id)
+    .execute();
+  await identitiesChanged(call);
 }
 
 /** Removes an identity with its tags; whatever else belongs to it is its operation's business. */
@@ -183,6 +227,19 @@ export function accessTo(
     [`iam:ResourceTag/${Key}`, Value],
   ]);
   return iamAccess(call, action, arn, { ...Object.fromEntries(resourceTags), ...context });
+}
+
+/** Leave to make a user or role: with a boundary, and with tags, which takes leave of its own. */
+export function accessToCreate(
+  call: Call,
+  kind: 'User' | 'Role',
+  subject: NamedIdentity,
+  { PermissionsBoundary, Tags }: { PermissionsBoundary?: string | undefined; Tags?: Tag[] | undefined },
+): AccessRequest[] {
+  const tags = requestTags(Tags);
+  const boundary: Conditions = PermissionsBoundary ? { 'iam:PermissionsBoundary': PermissionsBoundary } : {};
+  const create = accessTo(call, `Create${kind}`, subject, { ...tags, ...boundary });
+  return Tags?.length ? [create, accessTo(call, `Tag${kind}`, subject, tags)] : [create];
 }
 
 export function iamAccess(call: Call, action: string, resource: string, context: Conditions = {}): AccessRequest {

@@ -4,7 +4,6 @@ import type {
   CreateRoleResponse,
   DeleteRoleRequest,
   GetRoleResponse,
-  ListRolesRequest,
   ListRolesResponse,
   Role,
   UpdateAssumeRolePolicyRequest,
@@ -17,28 +16,26 @@ import { boundaryOf, requireBoundary } from './boundaries.ts';
 import { check, deleteConflict, limitExceeded } from './errors.ts';
 import {
   accessTo,
+  accessToCreate,
   arnText,
   deleteIdentity,
   existing,
-  iamAccess,
   identitiesChanged,
   insertIdentity,
   type NamedIdentity,
   nameOf,
-  pathPrefixText,
   pathText,
-  requestTags,
   resolveIdentity,
+  resolveNewIdentity,
   tablesOf,
   tagListRule,
 } from './identities.ts';
-import { pageRules } from './paging.ts';
+import { listOperation } from './identity-lists.ts';
 import { requireNoPolicies } from './policies-of-identities.ts';
 import { encodeDocument, policyText, sizeOf } from './policy-documents.ts';
 import { parseTrustPolicy } from './policy-grammar.ts';
 import { identityArn } from './principals.ts';
 import type { Identity } from './records.ts';
-import { listIdentities } from './users.ts';
 
 const roleName = nameOf('role');
 const sessionDuration = integer({ min: 3600, max: 43_200 });
@@ -55,7 +52,7 @@ function checkTrustPolicy(document: string): void {
 const createRole = operation<CreateRoleRequest, CreateRoleResponse, NamedIdentity>({
   name: 'CreateRole',
   effect: 'writes',
-  async resolve(call, input) {
+  resolve(call, input) {
     check(input, {
       RoleName: required(roleName),
       AssumeRolePolicyDocument: required(policyText),
@@ -65,18 +62,9 @@ const createRole = operation<CreateRoleRequest, CreateRoleResponse, NamedIdentit
       PermissionsBoundary: arnText,
       Tags: tagListRule,
     });
-    const named = await resolveIdentity(call, 'role', input.RoleName!);
-    if (named.found) return named;
-    const path = input.Path ?? '/';
-    return { ...named, arn: identityArn({ account: call.account, kind: 'role', path, name: named.name }) };
+    return resolveNewIdentity(call, 'role', input.RoleName!, input.Path);
   },
-  access: (call, input, subject) => [
-    accessTo(call, 'CreateRole', subject, {
-      ...requestTags(input.Tags),
-      ...(input.PermissionsBoundary ? { 'iam:PermissionsBoundary': input.PermissionsBoundary } : {}),
-    }),
-    ...(input.Tags?.length ? [accessTo(call, 'TagRole', subject, requestTags(input.Tags))] : []),
-  ],
+  access: (call, input, subject) => accessToCreate(call, 'Role', subject, input),
   async handle(call, input) {
     checkTrustPolicy(input.AssumeRolePolicyDocument!);
     await requireBoundary(call, input.PermissionsBoundary);
@@ -111,16 +99,13 @@ const createRole = operation<CreateRoleRequest, CreateRoleResponse, NamedIdentit
   }),
 });
 
-const listRoles = operation<ListRolesRequest, ListRolesResponse>({
-  name: 'ListRoles',
-  effect: 'reads',
-  resolve: (_call, input) => check(input, { ...pageRules, PathPrefix: pathPrefixText }),
-  access: (call) => [iamAccess(call, 'ListRoles', `arn:aws:iam::${call.account}:role/`)],
-  async handle(call, input) {
-    const { rows, rest } = await listIdentities(call, 'role', input);
-    return { Roles: rows.map(describeRole), ...rest };
-  },
-});
+const listRoles = listOperation(
+  'ListRoles',
+  'role',
+  (rows): Pick<ListRolesResponse, 'Roles'> => ({
+    Roles: rows.map(describeRole),
+  }),
+);
 
 type AboutRole = DeleteRoleRequest & UpdateRoleRequest & Partial<Pick<UpdateAssumeRolePolicyRequest, 'PolicyDocument'>>;
 

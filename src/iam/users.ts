@@ -5,7 +5,6 @@ import type {
   DeleteUserRequest,
   GetUserRequest,
   GetUserResponse,
-  ListUsersRequest,
   ListUsersResponse,
   UpdateUserRequest,
   User,
@@ -17,23 +16,24 @@ import { boundaryOf, requireBoundary } from './boundaries.ts';
 import { check, deleteConflict, validationError } from './errors.ts';
 import {
   accessTo,
+  accessToCreate,
   arnText,
   deleteIdentity,
   existing,
   iamAccess,
-  identitiesChanged,
   insertIdentity,
   type NamedIdentity,
   nameOf,
-  pathPrefixText,
   pathText,
-  requestTags,
-  requireFreeName,
+  type Renaming,
+  rename,
   resolveIdentity,
+  resolveNewIdentity,
+  resolveRenaming,
   tablesOf,
   tagListRule,
 } from './identities.ts';
-import { pageAfter, pageOf, pageRows, pageRules } from './paging.ts';
+import { listOperation } from './identity-lists.ts';
 import { requireNoPolicies } from './policies-of-identities.ts';
 import { identityArn } from './principals.ts';
 import type { Identity } from './records.ts';
@@ -47,27 +47,16 @@ export function userOperations(forgetCredentials: () => void): readonly Operatio
 const createUser = operation<CreateUserRequest, CreateUserResponse, NamedIdentity>({
   name: 'CreateUser',
   effect: 'writes',
-  async resolve(call, input) {
+  resolve(call, input) {
     check(input, {
       UserName: required(userName),
       Path: pathText,
       PermissionsBoundary: arnText,
       Tags: tagListRule,
     });
-    const named = await resolveIdentity(call, 'user', input.UserName!);
-    if (named.found) return named;
-    return {
-      ...named,
-      arn: identityArn({ account: call.account, kind: 'user', path: input.Path ?? '/', name: named.name }),
-    };
+    return resolveNewIdentity(call, 'user', input.UserName!, input.Path);
   },
-  access: (call, input, subject) => [
-    accessTo(call, 'CreateUser', subject, {
-      ...requestTags(input.Tags),
-      ...(input.PermissionsBoundary ? { 'iam:PermissionsBoundary': input.PermissionsBoundary } : {}),
-    }),
-    ...(input.Tags?.length ? [accessTo(call, 'TagUser', subject, requestTags(input.Tags))] : []),
-  ],
+  access: (call, input, subject) => accessToCreate(call, 'User', subject, input),
   async handle(call, input) {
     await requireBoundary(call, input.PermissionsBoundary);
     const values = { name: input.UserName!, path: input.Path ?? '/', boundary_arn: input.PermissionsBoundary ?? null };
@@ -115,67 +104,28 @@ const getUser = operation<GetUserRequest, GetUserResponse, NamedIdentity | undef
   record: (_call, input) => ({ requestParameters: input.UserName ? { userName: input.UserName } : null }),
 });
 
-const listUsers = operation<ListUsersRequest, ListUsersResponse>({
-  name: 'ListUsers',
-  effect: 'reads',
-  resolve: (_call, input) => check(input, { ...pageRules, PathPrefix: pathPrefixText }),
-  access: (call) => [iamAccess(call, 'ListUsers', `arn:aws:iam::${call.account}:user/`)],
-  async handle(call, input) {
-    const { rows, rest } = await listIdentities(call, 'user', input);
-    return { Users: rows.map(describeUser), ...rest };
-  },
-});
-
-/** A page of an account's users, groups or roles, by name. */
-export async function listIdentities(
-  call: Call,
-  kind: Identity['kind'],
-  input: { PathPrefix?: string; Marker?: string; MaxItems?: number },
-) {
-  const rows = await tablesOf(call)
-    .selectFrom('iam_identities')
-    .selectAll()
-    .where('account', '=', call.account)
-    .where('kind', '=', kind)
-    .where('name_key', '>', pageAfter(input))
-    .where((where) =>
-      where(
-        where.fn('substr', ['path', where.lit(1), where.val((input.PathPrefix ?? '/').length)]),
-        '=',
-        input.PathPrefix ?? '/',
-      ),
-    )
-    .orderBy('name_key')
-    .limit(pageRows(input))
-    .execute();
-  return pageOf(rows, input, (row) => row.name_key);
-}
+const listUsers = listOperation(
+  'ListUsers',
+  'user',
+  (rows): Pick<ListUsersResponse, 'Users'> => ({
+    Users: rows.map(describeUser),
+  }),
+);
 
 function updateUser(forgetCredentials: () => void) {
-  return operation<UpdateUserRequest, object, { user: NamedIdentity; renamedArn: string }>({
+  return operation<UpdateUserRequest, object, Renaming>({
     name: 'UpdateUser',
     effect: 'writes',
-    async resolve(call, input) {
+    resolve(call, input) {
       check(input, { UserName: required(userName), NewUserName: userName, NewPath: pathText });
-      const user = await resolveIdentity(call, 'user', input.UserName!);
-      const path = input.NewPath ?? user.found?.path ?? '/';
-      const name = input.NewUserName ?? user.name;
-      return { user, renamedArn: identityArn({ account: call.account, kind: 'user', path, name }) };
+      return resolveRenaming(call, 'user', input.UserName!, { name: input.NewUserName, path: input.NewPath });
     },
-    access: (call, _input, { user, renamedArn }) => [
-      accessTo(call, 'UpdateUser', user),
-      ...(renamedArn === user.arn ? [] : [accessTo(call, 'UpdateUser', { ...user, arn: renamedArn })]),
+    access: (call, _input, { identity, arn }) => [
+      accessTo(call, 'UpdateUser', identity),
+      ...(arn === identity.arn ? [] : [accessTo(call, 'UpdateUser', { ...identity, arn })]),
     ],
-    async handle(call, input, { user }) {
-      const row = existing(user);
-      const name = input.NewUserName ?? row.name;
-      await requireFreeName(call, 'user', name, row);
-      await tablesOf(call)
-        .updateTable('iam_identities')
-        .set({ name, name_key: name.toLowerCase(), path: input.NewPath ?? row.path })
-        .where('id', '=', row.id)
-        .execute();
-      await identitiesChanged(call);
+    async handle(call, _input, renaming) {
+      await rename(call, renaming);
       forgetCredentials();
       return {};
     },
