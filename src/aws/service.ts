@@ -28,6 +28,8 @@ export interface GrantStatement {
   readonly operations: readonly string[];
   readonly encryptionContextEquals?: Readonly<Record<string, string>>;
   readonly encryptionContextSubset?: Readonly<Record<string, string>>;
+  /** The resource on whose behalf a service must make the request. */
+  readonly sourceArn?: string;
 }
 
 /** One thing the caller must be allowed to do before the operation runs. */
@@ -46,6 +48,8 @@ export interface AccessRequest {
   readonly onlyVia?: string;
   /** Grants on the resource that may apply to the caller; loaded only when nothing else decides. */
   readonly grants?: () => Promise<readonly GrantStatement[]>;
+  /** What the error of a refusal calls the resource where the caller may not know it. Default: `this resource`. */
+  readonly hiddenAs?: string;
   /** Condition keys of this request (`kms:EncryptionContext:aws:ebs:id` …), beside the global ones. */
   readonly context?: Readonly<Record<string, string | readonly string[]>>;
 }
@@ -54,6 +58,11 @@ export interface AccessRequest {
 export interface Denial {
   readonly request: AccessRequest;
   readonly explicit: boolean;
+  /**
+   * Refused by another account's resource, or as if it were: the caller may not know whether it exists, so the error must not
+   * depend on it.
+   */
+  readonly isHidden?: boolean;
   /** The end of the sentence "… is not authorized to perform: A on resource: R because ‹reason›". */
   readonly reason: string;
 }

@@ -231,13 +231,7 @@ export class Pipeline {
   }
 
   /** What comes before the operation itself: finds what the call is about, and whether it is allowed. */
-  async #prepare(
-    call: Call,
-    service: Service,
-    operation: Operation,
-    input: object,
-    progress: Progress,
-  ): Promise<void> {
+  async #prepare(call: Call, service: Service, operation: Operation, input: object, progress: Progress): Promise<void> {
     const subject = await operation.resolve?.(call, input);
     progress.subject = subject;
     for (const request of operation.access(call, input, subject)) {

@@ -15,7 +15,7 @@ export type Conditions = Readonly<Record<string, string | readonly string[]>>;
  */
 export function keyAccess(
   call: Call,
-  { key, alias }: KeySubject,
+  { key, alias, hiddenAs }: KeySubject,
   action: string,
   conditions: Conditions = {},
 ): AccessRequest {
@@ -25,6 +25,7 @@ export function keyAccess(
     resourceAccount: key.account,
     resourcePolicy: key.policyDocument,
     ...(key.managed_alias ? { onlyVia: managingService(key) } : {}),
+    ...(hiddenAs ? { hiddenAs } : {}),
     grants: () => findGrants(call, key),
     context: { ...key.conditions, ...(alias ? { 'kms:RequestAlias': alias } : {}), ...conditions },
   };
@@ -45,11 +46,29 @@ export function contextConditions(context: Readonly<Record<string, string>> | un
   return conditions;
 }
 
-export function accessDenied(call: Call, { request, reason }: Pick<Denial, 'request' | 'reason'>): AwsError {
+/** The refusal of a call. Of another account's key it does not say whether there is one; the words are AWS's own. */
+export function accessDenied(
+  call: Call,
+  { request, reason, isHidden }: Pick<Denial, 'request' | 'reason' | 'isHidden'>,
+): AwsError {
+  const resource = isHidden ? `on ${request.hiddenAs ?? 'this resource'}` : `on resource: ${request.resource}`;
+  const why = isHidden
+    ? 'the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy ' +
+      'explicitly denies access'
+    : reason;
   return new AwsError(
     'AccessDeniedException',
-    `User: ${call.principal.arn} is not authorized to perform: ${request.action} on resource: ${request.resource} because ${reason}`,
+    `User: ${call.principal.arn} is not authorized to perform: ${request.action} ${resource} because ${why}`,
   );
+}
+
+/**
+ * The last guard before a key is used: nothing is done with one that is not there, whoever asks.
+ * @throws {AwsError} AccessDeniedException
+ */
+export function requireSeen(call: Call, subject: KeySubject, action: string): void {
+  if (subject.isMissing)
+    throw accessDenied(call, { request: keyAccess(call, subject, action), reason: '', isHidden: true });
 }
 
 /**

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { beforeEach, describe, expect, test } from 'vitest';
-import { otherAccount, root, TestKms } from './testing.ts';
+import { otherAccount, ownKeysOnly, root, TestKms } from './testing.ts';
 
 let kms: TestKms;
 beforeEach(async () => {
@@ -65,16 +65,35 @@ describe('Encrypt and Decrypt', () => {
       { CiphertextBlob, EncryptionContext: { ...volume, more: '' } },
       { ...good, CiphertextBlob: CiphertextBlob.subarray(0, -1) },
       { ...good, CiphertextBlob: Buffer.from('nonsense') },
-      { ...good, CiphertextBlob: Buffer.alloc(200, 1) },
-      ...[0, 1, 17, 33, 65, 77, CiphertextBlob.length - 1].map(flipped),
+      ...[0, 17, 33, 65, 77, CiphertextBlob.length - 1].map(flipped),
     ];
     for (const input of wrong) expect(await kms.fails('Decrypt', input)).toEqual(invalid);
-    expect(await kms.fails('Decrypt', good, { region: 'eu-west-1' })).toEqual(invalid);
-    expect(await kms.fails('Decrypt', good, { principal: root(otherAccount) })).toEqual(invalid);
     for (const input of wrong.slice(3))
       expect(await kms.code('ReEncrypt', { SourceEncryptionContext: volume, DestinationKeyId: KeyId, ...input })).toBe(
         'InvalidCiphertextException',
       );
+  });
+
+  test('whatever keeps the caller from the key of a ciphertext, the answer is the same', async () => {
+    kms.authorize = ownKeysOnly;
+    const { KeyId } = await kms.key();
+    const { CiphertextBlob } = await kms.run('Encrypt', { KeyId, Plaintext: bytes('x') });
+    const flipped = Buffer.from(CiphertextBlob);
+    flipped[1]! ^= 1;
+    const closed = (principal: string) => ({
+      code: 'AccessDeniedException',
+      message:
+        `User: arn:aws:iam::${principal}:root is not authorized to perform: kms:Decrypt on the resource associated with ` +
+        'this ciphertext because the resource does not exist in this Region, no resource-based policies allow access, or ' +
+        'a resource-based policy explicitly denies access',
+    });
+    const own = closed('123456789012');
+    expect(await kms.fails('Decrypt', { CiphertextBlob: flipped })).toEqual(own);
+    expect(await kms.fails('Decrypt', { CiphertextBlob: Buffer.alloc(200, 1) })).toEqual(own);
+    expect(await kms.fails('Decrypt', { CiphertextBlob }, { region: 'eu-west-1' })).toEqual(own);
+    const stranger = { principal: root(otherAccount) };
+    expect(await kms.fails('Decrypt', { CiphertextBlob }, stranger)).toEqual(closed(otherAccount));
+    expect(await kms.fails('Decrypt', { CiphertextBlob: flipped }, stranger)).toEqual(closed(otherAccount));
   });
 
   test('a blob under one key does not open by the name of another', async () => {

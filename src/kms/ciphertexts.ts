@@ -13,10 +13,10 @@ import { AwsError } from '../aws/errors.ts';
 import { operation } from '../aws/service.ts';
 import { blob, boolean, listOf, required, structure, textMap, validate } from '../aws/validate.ts';
 import { type EncryptionContext, envelopeSender, openEnvelope, sealEnvelope } from '../crypto/envelope.ts';
-import { type Conditions, contextConditions, keyAccess } from './access.ts';
+import { type Conditions, contextConditions, keyAccess, requireSeen } from './access.ts';
 import { checkContext, encryptionAlgorithm, grantTokenList, keyIdText } from './constraints.ts';
 import { refuseRecipient } from './data-keys.ts';
-import { findKey, type KeySubject } from './identifiers.ts';
+import { findKey, type KeySubject, missingKey } from './identifiers.ts';
 import { keyIdOf, keyMaterialId, uuidText } from './key-ids.ts';
 import { checkGrantTokens, keyOperation, stopIfDryRun } from './key-operation.ts';
 import { algorithmsOf } from './key-specs.ts';
@@ -34,6 +34,7 @@ const encrypt = (store: KeyStore) =>
     name: 'Encrypt',
     effect: 'reads',
     aliases: true,
+    otherAccounts: true,
     grantTokens: true,
     input: structure({
       KeyId: required(keyIdText),
@@ -65,6 +66,8 @@ interface Source extends KeySubject {
   readonly algorithm: EncryptionAlgorithmSpec;
   /** The named key is not the one that the blob names. */
   readonly isOtherKey: boolean;
+  /** The ciphertext is none that a symmetric key of this system could have made. */
+  readonly isMalformed?: boolean;
   /** Absent when a dry run ignores it. */
   readonly ciphertext?: Uint8Array;
   /** The material of a symmetric key that the ciphertext names. */
@@ -98,6 +101,7 @@ const decrypt = (store: KeyStore) =>
     ],
     async handle(call, input, source) {
       const { key, algorithm } = source;
+      requireSeen(call, source, 'Decrypt');
       checkSource(source, 'Decrypt', input.EncryptionContext);
       const plaintext = await openSource(call, store, source, input.EncryptionContext);
       if (input.DryRun) plaintext?.fill(0);
@@ -142,7 +146,7 @@ const reEncrypt = (store: KeyStore) =>
       checkGrantTokens(call, store, input.GrantTokens);
       const algorithm = input.SourceEncryptionAlgorithm ?? symmetric;
       const source = await findSource(call, store, input, input.SourceKeyId ?? undefined, algorithm);
-      const destination = await findKey(call, store, input.DestinationKeyId!, { aliases: true });
+      const destination = await findKey(call, store, input.DestinationKeyId!, { aliases: true, otherAccounts: true });
       return { source, destination };
     },
     access(call, input, { source, destination }) {
@@ -158,7 +162,10 @@ const reEncrypt = (store: KeyStore) =>
         }),
       ];
     },
-    async handle(call, input, { source, destination: { key } }) {
+    async handle(call, input, { source, destination }) {
+      requireSeen(call, source, 'ReEncryptFrom');
+      requireSeen(call, destination, 'ReEncryptTo');
+      const { key } = destination;
       const algorithm = input.DestinationEncryptionAlgorithm ?? symmetric;
       const context = input.DestinationEncryptionContext;
       checkSource(source, 'ReEncryptFrom', input.SourceEncryptionContext);
@@ -212,8 +219,10 @@ function conditionsOf(
 }
 
 /**
- * Finds the key of a ciphertext. What is wrong with a blob is not said: not ours, another region's, an unknown key.
- * @throws {AwsError} InvalidCiphertextException; ValidationException for a missing member; what `findKey` throws
+ * Finds the key of a ciphertext. A blob that names a key which is not here is taken for one of a key that the caller may
+ * not use: nobody learns which keys there are.
+ * @throws {AwsError} InvalidCiphertextException for a blob that names no key; ValidationException for a missing member;
+ * what `findKey` throws
  */
 async function findSource(
   call: Call,
@@ -229,17 +238,18 @@ async function findSource(
   const ignoresCiphertext = input.DryRun && input.DryRunModifiers?.includes('IGNORE_CIPHERTEXT');
   if (input.DryRunModifiers?.length && !input.DryRun)
     throw new AwsError('ValidationException', 'DryRunModifiers can be specified only together with DryRun.');
-  const subject = named === undefined ? undefined : await findKey(call, store, named, { aliases: true });
-  if (ignoresCiphertext) {
-    if (subject) return { ...subject, algorithm, isOtherKey: false };
-    throw new AwsError('ValidationException', 'A key ID is required when the ciphertext is ignored.');
-  }
-  if (!input.CiphertextBlob)
+  if (!ignoresCiphertext && !input.CiphertextBlob)
     throw new AwsError(
       'ValidationException',
       "1 validation error detected: Value null at 'ciphertextBlob' failed to satisfy constraint: Member must not be null",
     );
-  const ciphertext = input.CiphertextBlob;
+  const subject =
+    named === undefined ? undefined : await findKey(call, store, named, { aliases: true, otherAccounts: true });
+  if (ignoresCiphertext) {
+    if (subject) return { ...subject, algorithm, isOtherKey: false };
+    throw new AwsError('ValidationException', 'A key ID is required when the ciphertext is ignored.');
+  }
+  const ciphertext = input.CiphertextBlob!;
   if (algorithm !== symmetric) {
     // Nothing in such a ciphertext says whose it is.
     if (!subject) throw new AwsError('ValidationException', `A key ID is required to decrypt with ${algorithm}.`);
@@ -250,13 +260,16 @@ async function findSource(
     // A key for RSA encryption is refused for the algorithm; any other has no ciphertexts that it could be the key of.
     if (subject.key.key_spec !== symmetric)
       return { ...subject, algorithm, isOtherKey: subject.key.key_usage !== 'ENCRYPT_DECRYPT' };
-    if (!sender) throw invalidCiphertext();
+    if (!sender) return { ...subject, algorithm, isOtherKey: false, isMalformed: true };
     const isOtherKey = keyIdOf(sender.keyId) !== subject.key.key_id;
     return { ...subject, algorithm, isOtherKey, ciphertext, materialId: uuidText(sender.materialId) };
   }
-  const key = sender && (await store.byId(call, call.region, keyIdOf(sender.keyId)));
-  if (!key || key.account !== call.account) throw invalidCiphertext();
-  return { key, algorithm, isOtherKey: false, ciphertext, materialId: uuidText(sender.materialId) };
+  if (!sender) throw invalidCiphertext();
+  const keyId = keyIdOf(sender.keyId);
+  const key = await store.byId(call, call.region, keyId);
+  const found: KeySubject = key ? { key } : missingKey(call.region, '', keyId);
+  const hiddenAs = 'the resource associated with this ciphertext';
+  return { ...found, hiddenAs, algorithm, isOtherKey: false, ciphertext, materialId: uuidText(sender.materialId) };
 }
 
 /** The API's name of the material that a ciphertext was made with, which need not be the key's current one. */
@@ -271,6 +284,7 @@ function checkSource(source: Source, operationName: string, context: EncryptionC
       'IncorrectKeyException',
       'The key ID in the request does not identify a CMK that can perform this operation.',
     );
+  if (source.isMalformed) throw invalidCiphertext();
   requireEnabled(source.key);
   checkAlgorithm(source.key, operationName, source.algorithm, context);
 }

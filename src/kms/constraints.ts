@@ -8,6 +8,11 @@ export const aliasNameText = text({ min: 1, max: 256, pattern: /[a-zA-Z0-9:/_-]+
 export const grantIdText = text({ min: 1, max: 128 });
 export const grantTokenList = list(text({ min: 1, max: 8192 }), { min: 0, max: 10 });
 export const principalText = text({ min: 1, max: 256, pattern: /[\w+=,.@:/-]+/ });
+export const servicePrincipalText = text({
+  min: 1,
+  max: 128,
+  pattern: /([A-Za-z0-9-]+)\.([A-Za-z0-9-]+)(\.[A-Za-z0-9-]+)+/,
+});
 export const pageLimit = integer({ min: 1, max: 1000 });
 export const markerText = text({ min: 1, max: 1024, pattern: /[\u0020-\u00FF]*/ });
 export const policyNameText = text({ min: 1, max: 128, pattern: /[\w]+/ });

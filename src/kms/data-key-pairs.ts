@@ -32,6 +32,7 @@ const common = {
   effect: 'waits',
   readOnly: true,
   aliases: true,
+  otherAccounts: true,
   grantTokens: true,
   conditions,
   parameters: ['KeyId', 'EncryptionContext', 'KeyPairSpec', 'DryRun'],

@@ -53,6 +53,7 @@ export const dataKeyOperations = (store: KeyStore) => [
     name: 'GenerateDataKey',
     effect: 'reads',
     aliases: true,
+    otherAccounts: true,
     grantTokens: true,
     input: structure({ ...dataKeyMembers, Recipient: recipient }),
     check(input) {
@@ -71,6 +72,7 @@ export const dataKeyOperations = (store: KeyStore) => [
     name: 'GenerateDataKeyWithoutPlaintext',
     effect: 'reads',
     aliases: true,
+    otherAccounts: true,
     grantTokens: true,
     input: structure(dataKeyMembers),
     check: checkDataKeyInput,

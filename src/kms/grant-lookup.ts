@@ -8,28 +8,29 @@ import type { KmsTables } from './records.ts';
 
 export type GrantRow = Selectable<KmsTables['kms_grants']>;
 
-/** A grant names its grantee by ARN: the caller's own, or the role behind a session. */
+/** A grant names its grantee by ARN: the caller's own, the role behind a session, or the caller's account. */
 const grantsOfGrantee = prepared((db) =>
   db
     .selectFrom('kms_grants')
     .selectAll()
     .where('key_id', '=', '')
     .where('region', '=', '')
-    .where('grantee', 'in', ['', ''])
+    .where('grantee', 'in', ['', '', ''])
     .limit(grantsConsideredMax),
 );
 
 /** A caller with more grants than this on one key is judged by some of them; the order is the database's. */
 const grantsConsideredMax = 50_000;
 
-/** The grants on a key whose grantee is the caller. */
+/** The grants on a key whose grantee is the caller or its account. */
 export async function findGrants(call: Call, key: Key): Promise<readonly GrantStatement[]> {
-  const { arn, sessionIssuer } = call.principal;
+  const { arn, sessionIssuer, account } = call.principal;
   const rows = await grantsOfGrantee(call.db, [
     key.key_id,
     key.region,
     arn,
     sessionIssuer?.arn ?? arn,
+    `arn:aws:iam::${account}:root`,
     grantsConsideredMax,
   ]);
   return rows.map(grantStatement);
@@ -43,6 +44,7 @@ export function grantStatement(row: GrantRow): GrantStatement {
     operations: JSON.parse(row.operations) as string[],
     ...(constraints?.EncryptionContextEquals ? { encryptionContextEquals: constraints.EncryptionContextEquals } : {}),
     ...(constraints?.EncryptionContextSubset ? { encryptionContextSubset: constraints.EncryptionContextSubset } : {}),
+    ...(constraints?.SourceArn ? { sourceArn: constraints.SourceArn } : {}),
   };
 }
 

@@ -3,7 +3,7 @@ import { type CreateGrantRequest, GrantOperation } from '@aws-sdk/client-kms';
 import { AwsError } from '../aws/errors.ts';
 import type { GrantStatement } from '../aws/service.ts';
 import { boolean, listOf, required, structure, text, textMap } from '../aws/validate.ts';
-import { checkContext, grantTokenList, keyIdText, principalText } from './constraints.ts';
+import { checkContext, grantTokenList, keyIdText, principalText, servicePrincipalText } from './constraints.ts';
 import { grantOperationsOf } from './key-specs.ts';
 import type { Key } from './key-store.ts';
 
@@ -11,13 +11,13 @@ export const createGrantInput = structure({
   KeyId: required(keyIdText),
   GranteePrincipal: principalText,
   RetiringPrincipal: principalText,
-  GranteeServicePrincipal: principalText,
-  RetiringServicePrincipal: principalText,
+  GranteeServicePrincipal: servicePrincipalText,
+  RetiringServicePrincipal: servicePrincipalText,
   Operations: required(listOf(Object.values(GrantOperation))),
   Constraints: structure({
     EncryptionContextSubset: textMap(),
     EncryptionContextEquals: textMap(),
-    SourceArn: text({ min: 20, max: 2048 }),
+    SourceArn: text({ min: 20, max: 512, pattern: /arn:aws[a-z0-9-]*:[a-z0-9-]+:[a-z0-9-]*:[0-9]{12}:.+/ }),
   }),
   GrantTokens: grantTokenList,
   Name: text({ min: 1, max: 256, pattern: /[a-zA-Z0-9:/_-]+/ }),
@@ -28,22 +28,43 @@ export const createGrantInput = structure({
 const pairsMax = 8;
 const contextLengthMax = 384;
 
-/** @throws {AwsError} InvalidArnException, ValidationException or UnsupportedOperationException */
-export function checkGrant(input: CreateGrantRequest, key: Key): void {
-  if (input.GranteeServicePrincipal || input.RetiringServicePrincipal || input.Constraints?.SourceArn)
-    throw new AwsError(
-      'UnsupportedOperationException',
-      'GranteeServicePrincipal, RetiringServicePrincipal and the SourceArn constraint are not supported.',
-    );
-  if (!input.GranteePrincipal)
+/**
+ * What can be said of the request alone. Source: API_CreateGrant.
+ * @throws {AwsError} ValidationException
+ */
+export function checkGrantRequest(input: CreateGrantRequest): void {
+  checkOneOf(input, ['GranteePrincipal', 'GranteeServicePrincipal']);
+  checkOneOf(input, ['RetiringPrincipal', 'RetiringServicePrincipal']);
+  checkOneOf(input.Constraints ?? {}, ['EncryptionContextEquals', 'EncryptionContextSubset']);
+  if (!input.GranteePrincipal && !input.GranteeServicePrincipal)
     throw new AwsError(
       'ValidationException',
       "1 validation error detected: Value null at 'granteePrincipal' failed to satisfy constraint: Member must not be null",
     );
-  checkPrincipal(input.GranteePrincipal);
-  if (input.RetiringPrincipal) checkPrincipal(input.RetiringPrincipal);
+  if (input.GranteeServicePrincipal && !input.Constraints?.SourceArn)
+    throw new AwsError('ValidationException', 'A grant to a GranteeServicePrincipal needs a SourceArn constraint.');
+  if (input.GranteeServicePrincipal && !input.RetiringPrincipal && !input.RetiringServicePrincipal)
+    throw new AwsError(
+      'ValidationException',
+      'A grant to a GranteeServicePrincipal needs a RetiringPrincipal or a RetiringServicePrincipal.',
+    );
   if (input.Operations!.length === 0)
     throw new AwsError('ValidationException', 'A grant must allow at least one operation.');
+}
+
+/** @throws {AwsError} ValidationException for a request that has both members */
+export function checkOneOf<Input extends object>(
+  input: Input,
+  members: readonly [keyof Input & string, keyof Input & string],
+) {
+  if (members.every((member) => input[member] !== undefined && input[member] !== null))
+    throw new AwsError('ValidationException', `You can specify either ${members[0]} or ${members[1]}, but not both.`);
+}
+
+/** @throws {AwsError} InvalidArnException or ValidationException */
+export function checkGrant(input: CreateGrantRequest, key: Key): void {
+  if (input.GranteePrincipal) checkPrincipal(input.GranteePrincipal);
+  if (input.RetiringPrincipal) checkPrincipal(input.RetiringPrincipal);
   const allowed = grantOperationsOf(key.key_spec, key.key_usage);
   const wrong = input.Operations!.find((operation) => !allowed.includes(operation));
   if (wrong)
@@ -57,11 +78,6 @@ export function checkGrant(input: CreateGrantRequest, key: Key): void {
 function checkConstraints(input: CreateGrantRequest, key: Key): void {
   const { EncryptionContextEquals: equals, EncryptionContextSubset: subset } = input.Constraints ?? {};
   if (!equals && !subset) return;
-  if (equals && subset)
-    throw new AwsError(
-      'ValidationException',
-      'A grant can have one constraint: EncryptionContextEquals or EncryptionContextSubset.',
-    );
   if (key.key_spec !== 'SYMMETRIC_DEFAULT')
     throw new AwsError(
       'ValidationException',
@@ -93,6 +109,7 @@ export function checkPrincipal(principal: string): void {
  */
 export function isWithin(input: CreateGrantRequest, grant: GrantStatement): boolean {
   if (!input.Operations!.every((operation) => grant.operations.includes(operation))) return false;
+  if (grant.sourceArn !== undefined && input.Constraints?.SourceArn !== grant.sourceArn) return false;
   const { EncryptionContextEquals: equals, EncryptionContextSubset: subset } = input.Constraints ?? {};
   if (grant.encryptionContextEquals) return equals !== undefined && isSame(equals, grant.encryptionContextEquals);
   if (grant.encryptionContextSubset) {

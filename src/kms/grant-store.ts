@@ -11,26 +11,22 @@ import type { KmsTables } from './records.ts';
 /** Grants on one key. Source: KMS developer guide, "Grants per KMS key". */
 const grantsMax = 50_000;
 
-export interface GrantSubject {
-  readonly key: Key;
-  readonly grant: GrantRow;
-}
-
 export function newGrantRow(call: Call, input: CreateGrantRequest, key: Key): GrantRow {
-  const { EncryptionContextEquals: equals, EncryptionContextSubset: subset } = input.Constraints ?? {};
+  const { EncryptionContextEquals: equals, EncryptionContextSubset: subset, SourceArn } = input.Constraints ?? {};
   const constraints: GrantConstraints = {
     ...(equals ? { EncryptionContextEquals: sorted(equals) } : {}),
     ...(subset ? { EncryptionContextSubset: sorted(subset) } : {}),
+    ...(SourceArn ? { SourceArn } : {}),
   };
   return {
     grant_id: randomBytes(32).toString('hex'),
     key_id: key.key_id,
     region: key.region,
     account: key.account,
-    grantee: input.GranteePrincipal!,
-    retiring: input.RetiringPrincipal ?? null,
+    grantee: (input.GranteePrincipal ?? input.GranteeServicePrincipal)!,
+    retiring: input.RetiringPrincipal ?? input.RetiringServicePrincipal ?? null,
     operations: JSON.stringify([...new Set(input.Operations)]),
-    constraints: equals || subset ? JSON.stringify(constraints) : null,
+    constraints: equals || subset || SourceArn ? JSON.stringify(constraints) : null,
     name: input.Name ?? '',
     created_at: call.clock.now(),
     issuing_account: call.account,
@@ -92,16 +88,25 @@ export function checkGrantId(grantId: string): void {
   if (!/^[0-9a-f]{64}$/.test(grantId)) throw new AwsError('InvalidGrantIdException', `Invalid grant ID '${grantId}'`);
 }
 
-export async function grantOfId(call: Call, key: Key, grantId: string): Promise<GrantSubject> {
-  checkGrantId(grantId);
+/** @param grantId as `checkGrantId` has it */
+export async function findGrant(call: Call, key: Key, grantId: string): Promise<GrantRow | undefined> {
   const kms: Kysely<KmsTables> = call.db;
-  const grant = await kms
+  return kms
     .selectFrom('kms_grants')
     .selectAll()
     .where('grant_id', '=', grantId)
     .where('key_id', '=', key.key_id)
     .where('region', '=', key.region)
     .executeTakeFirst();
-  if (!grant) throw new AwsError('NotFoundException', `Grant ${grantId} on ${key.arn} is not found.`);
-  return { key, grant };
+}
+
+/** @throws {AwsError} NotFoundException */
+export async function requireGrant(call: Call, key: Key, grantId: string): Promise<GrantRow> {
+  const grant = await findGrant(call, key, grantId);
+  if (!grant) throw grantNotFound(key, grantId);
+  return grant;
+}
+
+export function grantNotFound(key: Key, grantId: string): AwsError {
+  return new AwsError('NotFoundException', `Grant ${grantId} on ${key.arn} is not found.`);
 }

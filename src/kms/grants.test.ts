@@ -34,13 +34,16 @@ const session = (arn: string): Principal => ({
 const grant = (more: object = {}) => ({ KeyId, GranteePrincipal: user('a').arn, Operations: ['Decrypt'], ...more });
 const throughEc2 = { via: 'ec2.amazonaws.com' };
 
-/** Nobody but roots may do anything, except by a grant: what the pipeline would find for the caller. */
+/** Nobody but the account's root may do anything, except by a grant: what the pipeline would find for the caller. */
 const onlyGrants = (test: TestKms) => {
   test.authorize = async (call, request) => {
-    if (call.principal.type === 'Root') return undefined;
+    const { arn, sessionIssuer, type, account } = call.principal;
+    if (type === 'Root' && account === request.resourceAccount) return undefined;
     const grants: readonly GrantStatement[] = (await request.grants?.()) ?? [];
     const name = request.action.slice('kms:'.length);
-    return grants.some((one) => one.operations.includes(name)) ? undefined : 'no grant allows it';
+    const gives = ({ granteePrincipal, operations }: GrantStatement) =>
+      (granteePrincipal === arn || granteePrincipal === sessionIssuer?.arn) && operations.includes(name);
+    return grants.some(gives) ? undefined : 'no grant allows it';
   };
 };
 
@@ -181,9 +184,63 @@ describe('CreateGrant', () => {
       { EncryptionContextEquals: pairs(1), EncryptionContextSubset: pairs(1) },
     ])
       expect(await kms.code('CreateGrant', grant({ Constraints }))).toBe('ValidationException');
-    // What can't be kept must not be promised.
-    const Constraints = { SourceArn: 'arn:aws:ec2:us-east-1:123456789012:volume/vol-1' };
-    expect(await kms.code('CreateGrant', grant({ Constraints }))).toBe('UnsupportedOperationException');
+  });
+
+  const source = 'arn:aws:ec2:us-east-1:123456789012:volume/vol-1';
+
+  test('takes a source for keys of all kinds, alone or beside an encryption context', async () => {
+    const hmac = await kms.key({ KeySpec: 'HMAC_256', KeyUsage: 'GENERATE_VERIFY_MAC' });
+    await kms.run(
+      'CreateGrant',
+      grant({ KeyId: hmac.KeyId, Operations: ['GenerateMac'], Constraints: { SourceArn: source } }),
+    );
+    const { GrantId } = await kms.run('CreateGrant', grant({ Constraints: { ...volume, SourceArn: source } }));
+    expect(kms.last.access[0]!.context).toMatchObject({
+      'kms:GrantConstraintSourceArn': source,
+      'kms:GrantConstraintType': ['EncryptionContextSubset', 'SourceArn'],
+    });
+    expect((await kms.run('ListGrants', { KeyId, GrantId })).Grants[0].Constraints).toEqual({
+      ...volume,
+      SourceArn: source,
+    });
+    for (const SourceArn of ['arn:aws:ec2', 'arn:aws:s3:::a-bucket-without-account', `${source}${'x'.repeat(512)}`])
+      expect(await kms.code('CreateGrant', grant({ Constraints: { SourceArn } }))).toBe('ValidationException');
+  });
+
+  test('takes a service for a grantee, with a source and someone to retire it', async () => {
+    const toService = { GranteePrincipal: undefined, GranteeServicePrincipal: 'rds.amazonaws.com' };
+    const whole = {
+      ...toService,
+      RetiringServicePrincipal: 'rds.amazonaws.com',
+      Constraints: { SourceArn: source },
+    };
+    const { GrantId } = await kms.run('CreateGrant', grant(whole));
+    expect(kms.last.access[0]!.context).toMatchObject({
+      'kms:GranteeServicePrincipal': 'rds.amazonaws.com',
+      'kms:RetiringServicePrincipal': 'rds.amazonaws.com',
+    });
+    const [entry] = (await kms.run('ListGrants', { KeyId, GrantId })).Grants;
+    expect(entry).toMatchObject({
+      GranteeServicePrincipal: 'rds.amazonaws.com',
+      RetiringServicePrincipal: 'rds.amazonaws.com',
+    });
+    expect(entry).not.toHaveProperty('GranteePrincipal');
+    const refused: object[] = [
+      { ...whole, GranteePrincipal: user('a').arn },
+      { ...whole, RetiringPrincipal: user('a').arn },
+      { ...whole, RetiringServicePrincipal: undefined },
+      { ...whole, Constraints: undefined },
+      { ...whole, GranteeServicePrincipal: 'rds' },
+      { ...toService, GranteeServicePrincipal: undefined },
+    ];
+    for (const more of refused) expect(await kms.code('CreateGrant', grant(more))).toBe('ValidationException');
+    // Only the service itself may ask for its grants.
+    expect(await kms.code('ListGrants', { KeyId, GranteeServicePrincipal: 'rds.amazonaws.com' })).toBe(
+      'ValidationException',
+    );
+    expect(await kms.code('ListRetirableGrants', { RetiringServicePrincipal: 'rds.amazonaws.com' })).toBe(
+      'ValidationException',
+    );
   });
 
   test('a key has 50,000 at most', async () => {
@@ -246,7 +303,11 @@ describe('ending a grant', () => {
     for (const byToken of [true, false]) {
       const { GrantId, GrantToken } = await kms.run('CreateGrant', grant());
       await kms.run('RetireGrant', byToken ? { GrantToken } : { KeyId: Arn, GrantId });
-      expect(kms.last.record).toMatchObject({ requestParameters: { grantId: GrantId }, resources: [{ ARN: Arn }] });
+      expect(kms.last.record).toMatchObject({
+        requestParameters: byToken ? null : { keyId: Arn, grantId: GrantId },
+        additionalEventData: { grantId: GrantId },
+        resources: [{ ARN: Arn }],
+      });
       expect(JSON.stringify(kms.last.record)).not.toContain(GrantToken);
       expect((await kms.run('ListGrants', { KeyId })).Grants).toEqual([]);
       expect(await kms.code('RetireGrant', byToken ? { GrantToken } : { KeyId, GrantId })).toBe('NotFoundException');
@@ -270,19 +331,41 @@ describe('ending a grant', () => {
         () => 'retired',
         (error) => error.code,
       );
-    expect(await retire(await make(), user('a'))).toBe('AccessDeniedException');
+    const closed = 'AccessDeniedException';
+    expect(await retire(await make(), user('a'))).toBe(closed);
     expect(await retire(await make({ Operations: ['Decrypt', 'RetireGrant'] }), user('a'))).toBe('retired');
     expect(await retire(await make({ RetiringPrincipal: user('r').arn }), user('r'))).toBe('retired');
-    expect(await retire(await make({ RetiringPrincipal: user('r').arn }), user('x'))).toBe('AccessDeniedException');
+    expect(await retire(await make({ RetiringPrincipal: user('r').arn }), user('x'))).toBe(closed);
     expect(await retire(await make(), root())).toBe('retired');
-    // What EC2 made for one user it may retire for another.
-    expect(await retire(await make({}, throughEc2), user('x'), 'ec2.amazonaws.com')).toBe('retired');
-    expect(await retire(await make({}, throughEc2), user('x'))).toBe('AccessDeniedException');
-    expect(await retire(await make(), user('x'), 'ec2.amazonaws.com')).toBe('AccessDeniedException');
-    // The retiring principal may be of another account; anyone else there sees no grant.
+    // The retiring principal may be of another account; anyone else there learns of no grant.
     const foreign = user('r', otherAccount);
-    expect(await retire(await make({ RetiringPrincipal: foreign.arn }), foreign)).toBe('retired');
-    expect(await retire(await make({ RetiringPrincipal: foreign.arn }), root(otherAccount))).toBe('NotFoundException');
+    const forForeign = { RetiringPrincipal: foreign.arn };
+    expect(await retire(await make(forForeign), foreign)).toBe('retired');
+    expect(await retire(await make(forForeign), root(otherAccount))).toBe(closed);
+    expect(await retire('0'.repeat(64), root(otherAccount))).toBe(closed);
+    // So may be the account in which the grant was made.
+    kms.authorize = () => undefined;
+    const made = await make({ KeyId: Arn }, { principal: user('maker', otherAccount) });
+    onlyGrants(kms);
+    expect(await retire(made, root(otherAccount))).toBe('retired');
+  });
+
+  test('a service retires what it made, or what names it', async () => {
+    const service: Principal = {
+      type: 'AWSService',
+      account: '123456789012',
+      arn: 'arn:aws:iam::aws:service/ec2.amazonaws.com',
+      principalId: 'ec2.amazonaws.com',
+    };
+    const ec2 = { principal: service, via: 'ec2.amazonaws.com' };
+    const make = async (more: object = {}, caller = {}) => (await kms.run('CreateGrant', grant(more), caller)).GrantId;
+    await kms.run('RetireGrant', { KeyId, GrantId: await make({}, throughEc2) }, ec2);
+    const named = await make({ RetiringServicePrincipal: 'ec2.amazonaws.com' });
+    expect(
+      (await kms.run('ListRetirableGrants', { RetiringServicePrincipal: 'ec2.amazonaws.com' }, ec2)).Grants,
+    ).toEqual([expect.objectContaining({ GrantId: named })]);
+    await kms.run('RetireGrant', { KeyId, GrantId: named }, ec2);
+    expect(await kms.code('RetireGrant', { KeyId, GrantId: await make() }, ec2)).toBe('AccessDeniedException');
   });
 
   test('RevokeGrant by key and id', async () => {

@@ -5,32 +5,31 @@ import type {
   ListGrantsRequest,
   ListGrantsResponse,
   ListRetirableGrantsRequest,
-  RetireGrantRequest,
   RevokeGrantRequest,
 } from '@aws-sdk/client-kms';
 import type { Kysely } from 'kysely';
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import { operation } from '../aws/service.ts';
-import { boolean, required, structure, text, validate } from '../aws/validate.ts';
-import { accountAccess, type Conditions, keyAccess } from './access.ts';
-import { grantIdText, keyIdText, markerText, pageLimit, principalText } from './constraints.ts';
+import { boolean, required, structure, validate } from '../aws/validate.ts';
+import { accountAccess, type Conditions, contextConditions, keyAccess, requireSeen } from './access.ts';
+import { grantIdText, keyIdText, markerText, pageLimit, principalText, servicePrincipalText } from './constraints.ts';
 import { findGrants, type GrantRow, grantConstraints } from './grant-lookup.ts';
-import { checkGrant, checkPrincipal, createGrantInput, isWithin } from './grant-rules.ts';
+import { retireGrant } from './grant-retirement.ts';
 import {
-  checkGrantId,
-  deleteGrant,
-  type GrantSubject,
-  grantOfId,
-  insertGrant,
-  newGrantRow,
-  sameGrant,
-} from './grant-store.ts';
-import { newGrantToken, openGrantToken } from './grant-tokens.ts';
+  checkGrant,
+  checkGrantRequest,
+  checkOneOf,
+  checkPrincipal,
+  createGrantInput,
+  isWithin,
+} from './grant-rules.ts';
+import { checkGrantId, deleteGrant, insertGrant, newGrantRow, requireGrant, sameGrant } from './grant-store.ts';
+import { newGrantToken } from './grant-tokens.ts';
 import { findKey, type KeySubject } from './identifiers.ts';
 import { checkGrantTokens, keyOperation, stopIfDryRun } from './key-operation.ts';
 import { requireEnabled } from './key-states.ts';
-import { type Key, type KeyStore, keyArn } from './key-store.ts';
+import { type KeyStore, keyArn } from './key-store.ts';
 import { pageOf, pageResult } from './markers.ts';
 import type { KmsTables } from './records.ts';
 import { keyResource, lowerCamel, parameters } from './trail.ts';
@@ -43,8 +42,9 @@ const createGrant = (store: KeyStore) =>
     effect: 'writes',
     resolve(call, input) {
       validate(input, createGrantInput);
+      checkGrantRequest(input);
       checkGrantTokens(call, store, input.GrantTokens);
-      return findKey(call, store, input.KeyId!, { aliases: false });
+      return findKey(call, store, input.KeyId!, { aliases: false, otherAccounts: true });
     },
     access: (call, input, subject) => [
       {
@@ -53,7 +53,9 @@ const createGrant = (store: KeyStore) =>
         grants: async () => (await findGrants(call, subject.key)).filter((grant) => isWithin(input, grant)),
       },
     ],
-    async handle(call, input, { key }) {
+    async handle(call, input, subject) {
+      const { key } = subject;
+      requireSeen(call, subject, 'CreateGrant');
       requireEnabled(key);
       checkGrant(input, key);
       stopIfDryRun(input);
@@ -68,7 +70,7 @@ const createGrant = (store: KeyStore) =>
     },
     record: (_call, input, output, subject) => ({
       requestParameters: {
-        ...parameters(input, ['KeyId', 'Operations', 'Name', 'DryRun', 'RetiringPrincipal']),
+        ...parameters(input, recordedMembers),
         ...(typeof input.GranteePrincipal === 'string'
           ? { granteePrincipal: recordedPrincipal(input.GranteePrincipal) }
           : {}),
@@ -79,21 +81,38 @@ const createGrant = (store: KeyStore) =>
     }),
   });
 
+const recordedMembers = [
+  'KeyId',
+  'Operations',
+  'Name',
+  'DryRun',
+  'RetiringPrincipal',
+  'GranteeServicePrincipal',
+  'RetiringServicePrincipal',
+];
+
 const listGrants = (store: KeyStore) =>
   keyOperation<ListGrantsRequest, ListGrantsResponse>(store, {
     name: 'ListGrants',
     effect: 'reads',
+    otherAccounts: true,
     input: structure({
       KeyId: required(keyIdText),
       Limit: pageLimit,
       Marker: markerText,
       GrantId: grantIdText,
       GranteePrincipal: principalText,
+      GranteeServicePrincipal: servicePrincipalText,
     }),
-    conditions: forAwsResource,
-    parameters: ['KeyId', 'GrantId', 'GranteePrincipal', 'Limit', 'Marker'],
-    async handle(call, input, key) {
+    check(input) {
+      checkOneOf(input, ['GranteePrincipal', 'GranteeServicePrincipal']);
       if (input.GrantId) checkGrantId(input.GrantId);
+    },
+    conditions: forAwsResource,
+    parameters: ['KeyId', 'GrantId', 'GranteePrincipal', 'GranteeServicePrincipal', 'Limit', 'Marker'],
+    async handle(call, input, key) {
+      const grantee =
+        input.GranteePrincipal ?? serviceOf(call, 'GranteeServicePrincipal', input.GranteeServicePrincipal);
       const list = `grants ${key.key_id}`;
       const page = pageOf(list, input, pageSizes);
       const kms: Kysely<KmsTables> = call.db;
@@ -106,7 +125,7 @@ const listGrants = (store: KeyStore) =>
         .orderBy('grant_id')
         .limit(page.size + 1);
       if (input.GrantId) query = query.where('grant_id', '=', input.GrantId);
-      if (input.GranteePrincipal) query = query.where('grantee', '=', input.GranteePrincipal);
+      if (grantee) query = query.where('grantee', '=', grantee);
       return grantPage(list, page, await query.execute());
     },
   });
@@ -114,7 +133,8 @@ const listGrants = (store: KeyStore) =>
 const listRetirableGrantsInput = structure({
   Limit: pageLimit,
   Marker: markerText,
-  RetiringPrincipal: required(principalText),
+  RetiringPrincipal: principalText,
+  RetiringServicePrincipal: servicePrincipalText,
 });
 
 const listRetirableGrants = operation<ListRetirableGrantsRequest, ListGrantsResponse>({
@@ -122,71 +142,39 @@ const listRetirableGrants = operation<ListRetirableGrantsRequest, ListGrantsResp
   effect: 'reads',
   resolve(_call, input) {
     validate(input, listRetirableGrantsInput);
-    checkPrincipal(input.RetiringPrincipal!);
+    checkOneOf(input, ['RetiringPrincipal', 'RetiringServicePrincipal']);
+    if (input.RetiringPrincipal) checkPrincipal(input.RetiringPrincipal);
+    else if (!input.RetiringServicePrincipal)
+      throw new AwsError(
+        'ValidationException',
+        "1 validation error detected: Value null at 'retiringPrincipal' failed to satisfy constraint: Member must not be null",
+      );
     return undefined;
   },
   access: (call) => [accountAccess(call, 'ListRetirableGrants')],
   async handle(call, input) {
-    const list = `retirable ${input.RetiringPrincipal}`;
+    const retiring =
+      input.RetiringPrincipal ?? serviceOf(call, 'RetiringServicePrincipal', input.RetiringServicePrincipal)!;
+    const list = `retirable ${retiring}`;
     const page = pageOf(list, input, pageSizes);
     const kms: Kysely<KmsTables> = call.db;
-    const rows = await kms
+    let query = kms
       .selectFrom('kms_grants')
       .selectAll()
-      .where('retiring', '=', input.RetiringPrincipal!)
+      .where('retiring', '=', retiring)
       .where('region', '=', call.region)
       .where('grant_id', '>', page.after)
-      // Only grants that the caller's account has to do with: on its keys, or retirable by its principals.
-      .where((eb) =>
-        eb.or([eb('account', '=', call.account), eb.val(accountOf(input.RetiringPrincipal!) === call.account)]),
-      )
       .orderBy('grant_id')
-      .limit(page.size + 1)
-      .execute();
-    return grantPage(list, page, rows);
+      .limit(page.size + 1);
+    // Of another account's principals, only what concerns the keys of the caller's own.
+    if (accountOf(retiring) !== call.account) query = query.where('account', '=', call.account);
+    return grantPage(list, page, await query.execute());
   },
   record: (_call, input) => ({
-    requestParameters: parameters(input, ['RetiringPrincipal', 'Limit', 'Marker']),
+    requestParameters: parameters(input, ['RetiringPrincipal', 'RetiringServicePrincipal', 'Limit', 'Marker']),
     resources: [],
   }),
 });
-
-const retireGrantInput = structure({
-  GrantToken: text({ min: 1, max: 8192 }),
-  KeyId: keyIdText,
-  GrantId: grantIdText,
-  DryRun: boolean(),
-});
-
-const retireGrant = (store: KeyStore) =>
-  operation<RetireGrantRequest, object, GrantSubject>({
-    name: 'RetireGrant',
-    effect: 'writes',
-    async resolve(call, input) {
-      validate(input, retireGrantInput);
-      const byId = Boolean(input.KeyId && input.GrantId);
-      if (byId === Boolean(input.GrantToken) || (!byId && (input.KeyId || input.GrantId)))
-        throw new AwsError('ValidationException', 'Grant token OR (grant ID, key ID) must be specified');
-      return input.GrantToken
-        ? grantOfToken(call, store, input.GrantToken)
-        : grantOfId(call, await retirableKey(call, store, input.KeyId!, input.GrantId!), input.GrantId!);
-    },
-    access: (call, _input, { key, grant }) =>
-      mayRetire(call, key, grant) ? [] : [keyAccess(call, { key }, 'RetireGrant')],
-    async handle(call, input, { key, grant }) {
-      stopIfDryRun(input);
-      await deleteGrant(call, key, grant);
-      return {};
-    },
-    record: (_call, input, _output, subject) => ({
-      // The token is left out: it names a grant, which the record does itself.
-      requestParameters: parameters(
-        { KeyId: input.KeyId, GrantId: input.GrantId ?? subject?.grant.grant_id, DryRun: input.DryRun },
-        ['KeyId', 'GrantId', 'DryRun'],
-      ),
-      resources: subject ? [keyResource(subject.key)] : [],
-    }),
-  });
 
 const revokeGrantInput = structure({
   KeyId: required(keyIdText),
@@ -200,11 +188,14 @@ const revokeGrant = (store: KeyStore) =>
     effect: 'writes',
     resolve(call, input) {
       validate(input, revokeGrantInput);
-      return findKey(call, store, input.KeyId!, { aliases: false });
+      checkGrantId(input.GrantId!);
+      return findKey(call, store, input.KeyId!, { aliases: false, otherAccounts: true });
     },
     access: (call, _input, subject) => [keyAccess(call, subject, 'RevokeGrant', forAwsResource(call))],
-    async handle(call, input, { key }) {
-      const { grant } = await grantOfId(call, key, input.GrantId!);
+    async handle(call, input, subject) {
+      const { key } = subject;
+      requireSeen(call, subject, 'RevokeGrant');
+      const grant = await requireGrant(call, key, input.GrantId!);
       stopIfDryRun(input);
       await deleteGrant(call, key, grant);
       return {};
@@ -229,54 +220,34 @@ function forAwsResource(call: Call): Conditions {
 }
 
 function createGrantConditions(call: Call, input: CreateGrantRequest): Conditions {
-  const { EncryptionContextEquals: equals, EncryptionContextSubset: subset } = input.Constraints ?? {};
+  const { EncryptionContextEquals: equals, EncryptionContextSubset: subset, SourceArn } = input.Constraints ?? {};
   const context = { ...subset, ...equals };
+  const types = [
+    ...(equals ? ['EncryptionContextEquals'] : []),
+    ...(subset ? ['EncryptionContextSubset'] : []),
+    ...(SourceArn ? ['SourceArn'] : []),
+  ];
   return {
     ...forAwsResource(call),
     'kms:GrantOperations': input.Operations!,
-    'kms:GranteePrincipal': input.GranteePrincipal!,
+    ...(input.GranteePrincipal ? { 'kms:GranteePrincipal': input.GranteePrincipal } : {}),
+    ...(input.GranteeServicePrincipal ? { 'kms:GranteeServicePrincipal': input.GranteeServicePrincipal } : {}),
     ...(input.RetiringPrincipal ? { 'kms:RetiringPrincipal': input.RetiringPrincipal } : {}),
-    ...(equals ? { 'kms:GrantConstraintType': 'EncryptionContextEquals' } : {}),
-    ...(subset ? { 'kms:GrantConstraintType': 'EncryptionContextSubset' } : {}),
-    ...Object.fromEntries(Object.entries(context).map(([key, value]) => [`kms:EncryptionContext:${key}`, value])),
-    ...(Object.keys(context).length > 0 ? { 'kms:EncryptionContextKeys': Object.keys(context) } : {}),
+    ...(input.RetiringServicePrincipal ? { 'kms:RetiringServicePrincipal': input.RetiringServicePrincipal } : {}),
+    ...(SourceArn ? { 'kms:GrantConstraintSourceArn': SourceArn } : {}),
+    ...(types.length > 0 ? { 'kms:GrantConstraintType': types.length === 1 ? types[0]! : types } : {}),
+    ...contextConditions(context),
   };
 }
 
-async function grantOfToken(call: Call, store: KeyStore, token: string): Promise<GrantSubject> {
-  const { keyId, grantId } = openGrantToken(call, store.rootKey, token);
-  const key = await store.byId(call, call.region, keyId);
-  if (!key) throw new AwsError('NotFoundException', `Grant ${grantId} is not found.`);
-  const subject = await grantOfId(call, key, grantId);
-  if (key.account === call.account || mayRetire(call, key, subject.grant)) return subject;
-  throw new AwsError('NotFoundException', `Grant ${grantId} is not found.`);
-}
-
-/** The key of a grant to retire: the retiring principal may be of another account than the key. */
-async function retirableKey(call: Call, store: KeyStore, identifier: string, grantId: string): Promise<Key> {
-  const match = /^arn:[^:]+:kms:([^:]*):(\d{12}):key\/([^/]+)$/.exec(identifier);
-  if (match && match[1] === call.region && match[2] !== call.account) {
-    const key = await store.byId(call, call.region, match[3]!);
-    const foreign =
-      key && key.account === match[2] ? await grantOfId(call, key, grantId).catch(() => undefined) : undefined;
-    if (key && foreign && mayRetire(call, key, foreign.grant)) return key;
-  }
-  return (await findKey(call, store, identifier, { aliases: false })).key;
-}
-
 /**
- * Whether the grant itself lets the caller retire it: its retiring principal, a grantee with RetireGrant among its
- * operations, the root of the key's account; and the service that made it for someone in that account.
- * Source: API_RetireGrant, KMS developer guide "Retiring and revoking grants".
+ * The service that a filter names, which only that service itself may use.
+ * @throws {AwsError} ValidationException
  */
-function mayRetire(call: Call, key: Key, grant: GrantRow): boolean {
-  const { arn, sessionIssuer, type, account } = call.principal;
-  const isCaller = (principal: string | null) =>
-    principal !== null && (principal === arn || principal === sessionIssuer?.arn);
-  if (isCaller(grant.retiring)) return true;
-  if (isCaller(grant.grantee) && (JSON.parse(grant.operations) as string[]).includes('RetireGrant')) return true;
-  if (account !== key.account) return false;
-  return type === 'Root' || (grant.created_via !== null && grant.created_via === call.via);
+function serviceOf(call: Call, member: string, service: string | undefined): string | undefined {
+  if (service && (call.principal.type !== 'AWSService' || call.via !== service))
+    throw new AwsError('ValidationException', `${member} can be used by the service principal ${service} only.`);
+  return service;
 }
 
 function grantPage(list: string, page: { after: string; size: number }, rows: readonly GrantRow[]): ListGrantsResponse {
@@ -291,8 +262,9 @@ function grantEntry(row: GrantRow): GrantListEntry {
     GrantId: row.grant_id,
     Name: row.name,
     CreationDate: new Date(row.created_at),
-    GranteePrincipal: row.grantee,
-    ...(row.retiring ? { RetiringPrincipal: row.retiring } : {}),
+    ...(isArn(row.grantee) ? { GranteePrincipal: row.grantee } : { GranteeServicePrincipal: row.grantee }),
+    ...(row.retiring && isArn(row.retiring) ? { RetiringPrincipal: row.retiring } : {}),
+    ...(row.retiring && !isArn(row.retiring) ? { RetiringServicePrincipal: row.retiring } : {}),
     IssuingAccount: `arn:aws:iam::${row.issuing_account}:root`,
     Operations: JSON.parse(row.operations) as GrantListEntry['Operations'],
     ...(constraints ? { Constraints: constraints } : {}),
@@ -309,4 +281,5 @@ function recordedConstraints(constraints: object): Record<string, unknown> {
   return Object.fromEntries(Object.entries(constraints).map(([name, value]) => [lowerCamel(name), value]));
 }
 
+const isArn = (principal: string) => principal.startsWith('arn:');
 const accountOf = (principal: string) => /^arn:[^:]*:[^:]*:[^:]*:(\d{12}):/.exec(principal)?.[1];

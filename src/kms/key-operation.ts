@@ -2,7 +2,7 @@ import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import { type Operation, operation, type RecordDetails } from '../aws/service.ts';
 import { type Constraint, validate } from '../aws/validate.ts';
-import { type Conditions, keyAccess, requireCustomerManaged } from './access.ts';
+import { type Conditions, keyAccess, requireCustomerManaged, requireSeen } from './access.ts';
 import { openGrantToken } from './grant-tokens.ts';
 import { findKey, type KeySubject } from './identifiers.ts';
 import type { Key, KeyStore } from './key-store.ts';
@@ -22,6 +22,8 @@ interface KeyOperation<Input extends KeyInput, Output> {
   readonly input: Constraint;
   /** Whether `KeyId` may be an alias. Default false. */
   readonly aliases?: boolean;
+  /** Whether it works on keys of other accounts, named by their ARNs. Default false. */
+  readonly otherAccounts?: boolean;
   /** Whether the request may carry grant tokens. Default false. */
   readonly grantTokens?: boolean;
   /** It changes the key, which nobody may do to an AWS managed one. Default false. */
@@ -49,10 +51,13 @@ export function keyOperation<Input extends KeyInput, Output>(
       validate(input, definition.input);
       definition.check?.(input);
       if (definition.grantTokens) checkGrantTokens(call, store, input.GrantTokens);
-      return findKey(call, store, input.KeyId!, { aliases: definition.aliases ?? false });
+      const { aliases = false, otherAccounts = false } = definition;
+      return findKey(call, store, input.KeyId!, { aliases, otherAccounts });
     },
     access: (call, input, subject) => [keyAccess(call, subject, name, conditions?.(call, input))],
-    handle(call, input, { key }) {
+    handle(call, input, subject) {
+      const { key } = subject;
+      requireSeen(call, subject, name);
       if (changesKey) requireCustomerManaged(call, key, name);
       return handle(call, input, key);
     },

@@ -1,6 +1,6 @@
 import { KeySpec, type KeyUsageType } from '@aws-sdk/client-kms';
 import { beforeEach, describe, expect, test } from 'vitest';
-import { otherAccount, root, TestKms } from './testing.ts';
+import { otherAccount, ownKeysOnly, root, TestKms } from './testing.ts';
 
 const day = 86_400_000;
 const missing = '11111111-2222-4333-8444-555555555555';
@@ -176,17 +176,30 @@ describe('naming a key', () => {
       });
   });
 
-  test('another account’s or region’s key does not exist', async () => {
+  test('another region’s key does not exist, and another account’s is as closed as one that does not', async () => {
+    kms.authorize = ownKeysOnly;
     const key = await kms.key();
     await kms.run('CreateAlias', { AliasName: 'alias/mine', TargetKeyId: key.KeyId });
     const other = { principal: root(otherAccount) };
     const elsewhere = { region: 'eu-west-1' };
-    for (const KeyId of [key.KeyId, key.Arn, 'alias/mine', 'arn:aws:kms:us-east-1:123456789012:alias/mine']) {
-      expect(await kms.code('DescribeKey', { KeyId }, other)).toBe('NotFoundException');
+    const aliasArn = 'arn:aws:kms:us-east-1:123456789012:alias/mine';
+    for (const KeyId of [key.KeyId, key.Arn, 'alias/mine', aliasArn])
       expect(await kms.code('DescribeKey', { KeyId }, elsewhere)).toBe('NotFoundException');
-    }
+    for (const KeyId of [key.KeyId, 'alias/mine'])
+      expect(await kms.code('DescribeKey', { KeyId }, other)).toBe('NotFoundException');
+    const noKey = key.Arn.replace(/.$/, (last: string) => (last === '0' ? '1' : '0'));
+    for (const KeyId of [key.Arn, aliasArn, noKey, `${aliasArn}s`, 'arn:aws:kms:us-east-1:123456789012:alias/aws/ebs'])
+      expect(await kms.fails('DescribeKey', { KeyId }, other)).toEqual({
+        code: 'AccessDeniedException',
+        message:
+          `User: arn:aws:iam::${otherAccount}:root is not authorized to perform: kms:DescribeKey on this resource because ` +
+          'the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy ' +
+          'explicitly denies access',
+      });
     expect((await kms.run('ListKeys', {}, other)).Keys).toEqual([]);
     expect((await kms.run('ListKeys', {}, elsewhere)).Keys).toEqual([]);
+    // Naming another account's managed key makes none.
+    expect((await kms.run('ListKeys')).Keys).toHaveLength(1);
   });
 });
 
@@ -285,7 +298,7 @@ describe('key states', () => {
       message: `Key '${Arn}' does not exist`,
     });
     expect(await kms.code('DescribeKey', { KeyId: 'alias/mine' }, at)).toBe('NotFoundException');
-    expect(await kms.code('Decrypt', { CiphertextBlob }, at)).toBe('InvalidCiphertextException');
+    expect(await kms.code('Decrypt', { CiphertextBlob }, at)).toBe('AccessDeniedException');
     expect(kms.events).toEqual([
       {
         source: 'aws.kms',
@@ -409,7 +422,7 @@ test('a key made in a call that was undone is not remembered', async () => {
       throw new Error('undone');
     }),
   ).rejects.toThrow('undone');
-  expect(await kms.code('Decrypt', { CiphertextBlob: lost })).toBe('InvalidCiphertextException');
+  expect(await kms.code('Decrypt', { CiphertextBlob: lost })).toBe('AccessDeniedException');
   const { CiphertextBlob } = await kms.run('GenerateDataKeyWithoutPlaintext', input);
   expect((await kms.run('Decrypt', { CiphertextBlob })).Plaintext).toHaveLength(32);
 });

@@ -27,6 +27,7 @@ export const keyOperations = (store: KeyStore) => [
     name: 'DescribeKey',
     effect: 'reads',
     aliases: true,
+    otherAccounts: true,
     grantTokens: true,
     input: structure({ KeyId: required(keyIdText), GrantTokens: grantTokenList }),
     parameters: ['KeyId'],

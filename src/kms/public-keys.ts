@@ -20,6 +20,7 @@ const getPublicKey = (store: KeyStore) =>
     name: 'GetPublicKey',
     effect: 'reads',
     aliases: true,
+    otherAccounts: true,
     grantTokens: true,
     input: structure({ KeyId: required(keyIdText), GrantTokens: grantTokenList }),
     parameters: ['KeyId'],

@@ -20,6 +20,7 @@ const deriveSharedSecret = (store: KeyStore) =>
     name: 'DeriveSharedSecret',
     effect: 'reads',
     aliases: true,
+    otherAccounts: true,
     grantTokens: true,
     input: structure({
       KeyId: required(keyIdText),

@@ -20,6 +20,10 @@ export const root = (ofAccount = account): Principal => ({
   principalId: ofAccount,
 });
 
+/** A rule for `TestKms.authorize`: each account has its own keys to itself. */
+export const ownKeysOnly = (call: Call, request: AccessRequest): string | undefined =>
+  request.resourceAccount === call.account ? undefined : 'it is of another account';
+
 export interface Caller {
   readonly principal?: Principal;
   readonly region?: string;
@@ -103,7 +107,9 @@ export class TestKms {
       trace.access.push(...operation.access(call, input, subject));
       for (const request of trace.access) {
         const reason = await this.authorize(call, request);
-        if (reason) throw this.kms.accessDenied(call, { request, reason, explicit: false });
+        if (!reason) continue;
+        const isHidden = request.resourceAccount !== call.account;
+        throw this.kms.accessDenied(call, { request, reason, explicit: false, isHidden });
       }
     };
     try {
