@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import fc from 'fast-check';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { command, commandFlag, nbdError, option, reply } from './protocol.ts';
 import {
   greet,
@@ -13,23 +13,14 @@ import {
   uint16,
   uint32,
 } from './test-client.ts';
-import { mib, size, startTestServer, type TestServer, type TestServerOptions } from './test-server.ts';
+import { mib, server, size, start, stopAfterEach } from './test-server.ts';
 
-let server: TestServer;
-let socketPath: string;
-let accounts: TestServer['accounts'];
-
-async function start(options?: TestServerOptions): Promise<void> {
-  server = await startTestServer(options);
-  ({ socketPath, accounts } = server);
-}
-
-afterEach(() => server.stop());
+stopAfterEach();
 
 describe('negotiation', () => {
   it('knows its options and says so of others', async () => {
     await start();
-    const raw = new RawConnection(socketPath);
+    const raw = new RawConnection(server.socketPath);
     await greet(raw);
     const last = async (type: number, ...data: Buffer[]) => (await negotiate(raw, type, ...data)).at(-1)!.type;
     expect(await last(5)).toBe(reply.errUnsupported);
@@ -52,8 +43,8 @@ describe('negotiation', () => {
     expect(
       await negotiate(raw, option.setMetaContext, string32('vol-1'), uint32(1), string32('qemu:dirty-bitmap')),
     ).toHaveLength(1);
-    const [server, ack] = await negotiate(raw, option.list);
-    expect(server!.data.toString('utf8', 4)).toBe('vol-1a volume');
+    const [exported, ack] = await negotiate(raw, option.list);
+    expect(exported!.data.toString('utf8', 4)).toBe('vol-1a volume');
     expect(ack!.type).toBe(reply.ack);
     const about = await negotiate(raw, option.info, string32(''), uint16(2), uint16(1), uint16(2));
     expect(about.map(({ data }) => (data.length > 0 ? data.readUInt16BE() : 'ack'))).toEqual([0, 1, 2, 3, 'ack']);
@@ -64,7 +55,7 @@ describe('negotiation', () => {
   it('serves old clients through NBD_OPT_EXPORT_NAME, with and without padding', async () => {
     await start();
     for (const flags of [0, 1, 3]) {
-      const raw = new RawConnection(socketPath);
+      const raw = new RawConnection(server.socketPath);
       await greet(raw, flags);
       raw.send(optionHeader(option.exportName, 5), Buffer.from('vol-1'));
       const answer = await raw.take(flags === 3 ? 10 : 134);
@@ -75,7 +66,7 @@ describe('negotiation', () => {
       expect(read.readBigUInt64BE(8)).toBe(7n);
       raw.close();
     }
-    const raw = new RawConnection(socketPath);
+    const raw = new RawConnection(server.socketPath);
     await greet(raw);
     raw.send(optionHeader(option.exportName, 5), Buffer.from('other'));
     await raw.closed;
@@ -83,7 +74,7 @@ describe('negotiation', () => {
 
   it('forgets metadata contexts that were set for another name', async () => {
     await start();
-    const raw = new RawConnection(socketPath);
+    const raw = new RawConnection(server.socketPath);
     await greet(raw);
     await negotiate(raw, option.structuredReply);
     await negotiate(raw, option.setMetaContext, string32('vol-1'), uint32(1), string32('base:allocation'));
@@ -97,17 +88,17 @@ describe('negotiation', () => {
 
   it('ends with clients that take too long, send too much, or set unknown flags', async () => {
     await start({ limits: { connections: 4, handshakeMs: 200 } });
-    const silent = new RawConnection(socketPath);
-    const flags = new RawConnection(socketPath);
+    const silent = new RawConnection(server.socketPath);
+    const flags = new RawConnection(server.socketPath);
     await greet(flags, 0x10);
-    const long = new RawConnection(socketPath);
+    const long = new RawConnection(server.socketPath);
     await greet(long);
     long.send(optionHeader(option.info, 2 ** 31));
-    const magic = new RawConnection(socketPath);
+    const magic = new RawConnection(server.socketPath);
     await greet(magic);
     magic.send(Buffer.alloc(64, 1));
     await Promise.all([silent.closed, flags.closed, long.closed, magic.closed]);
-    const many = new RawConnection(socketPath);
+    const many = new RawConnection(server.socketPath);
     await greet(many);
     for (let count = 0; count < 100; count++) many.send(optionHeader(option.list, 0));
     await many.closed;
@@ -115,20 +106,20 @@ describe('negotiation', () => {
 
   it('takes only so many connections, and others again when they are gone', async () => {
     await start({ limits: { connections: 2, handshakeMs: 5000 } });
-    const first = await TestClient.connect(socketPath);
-    await TestClient.connect(socketPath);
-    await expect(TestClient.connect(socketPath)).rejects.toThrow('closed');
-    expect(accounts.connections).toBe(2);
+    const first = await TestClient.connect(server.socketPath);
+    await TestClient.connect(server.socketPath);
+    await expect(TestClient.connect(server.socketPath)).rejects.toThrow('closed');
+    expect(server.accounts.connections).toBe(2);
     await first.disconnect();
-    await expect.poll(() => accounts.connections).toBe(1);
-    await (await TestClient.connect(socketPath)).disconnect();
+    await expect.poll(() => server.accounts.connections).toBe(1);
+    await (await TestClient.connect(server.socketPath)).disconnect();
   });
 });
 
 describe('garbage', () => {
   it('at any stage closes that connection, leaves the others alone, and leaks nothing', async () => {
     await start();
-    const witness = await TestClient.connect(socketPath);
+    const witness = await TestClient.connect(server.socketPath);
     const data = randomBytes(mib);
     await witness.write(0, data, commandFlag.fua);
     const stages = ['greeting', 'option', 'header', 'request', 'payload'] as const;
@@ -138,7 +129,7 @@ describe('garbage', () => {
         fc.uint8Array({ minLength: 1, maxLength: 3000 }),
         fc.nat(20),
         async (stage, garbage, type) => {
-          const raw = new RawConnection(socketPath);
+          const raw = new RawConnection(server.socketPath);
           const noise = Buffer.from(garbage);
           if (stage === 'greeting') raw.send(noise);
           else await greet(raw);
@@ -158,7 +149,7 @@ describe('garbage', () => {
       { numRuns: 300 },
     );
     expect((await witness.read(0, mib)).data.equals(data)).toBe(true);
-    await expect.poll(() => accounts.connections).toBe(1);
+    await expect.poll(() => server.accounts.connections).toBe(1);
     await witness.disconnect();
   });
 });

@@ -1,33 +1,24 @@
 import { randomBytes } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { DeviceError } from '../devices/device.ts';
 import { command, commandFlag, nbdError, transmissionFlag } from './protocol.ts';
 import { requestHeader, TestClient } from './test-client.ts';
-import { mib, size, startTestServer, type TestServer, type TestServerOptions } from './test-server.ts';
+import { mib, server, size, start, stopAfterEach } from './test-server.ts';
 
-let server: TestServer;
-let socketPath: string;
-let accounts: TestServer['accounts'];
-
-async function start(options?: TestServerOptions): Promise<void> {
-  server = await startTestServer(options);
-  ({ socketPath, accounts } = server);
-}
-
-afterEach(() => server.stop());
+stopAfterEach();
 
 describe('an export', () => {
   it('is a socket that only its owner may open', async () => {
     await start();
-    expect(statSync(socketPath).mode & 0o777).toBe(0o600);
+    expect(statSync(server.socketPath).mode & 0o777).toBe(0o600);
     expect(statSync(join(server.directory, 'sockets')).mode & 0o777).toBe(0o700);
   });
 
   it.each([true, false])('reads what was written, with structured replies: %s', async (structured) => {
     await start();
-    const client = await TestClient.connect(socketPath, { structured });
+    const client = await TestClient.connect(server.socketPath, { structured });
     expect(client.sizeBytes).toBe(size);
     expect((client.flags & transmissionFlag.sendDf) !== 0).toBe(structured);
     for (const [offset, length] of [
@@ -46,14 +37,14 @@ describe('an export', () => {
     const { data: beyond } = await client.read(40 * mib, 100);
     expect(beyond.equals(Buffer.alloc(100))).toBe(true);
     await client.disconnect();
-    expect(accounts).toMatchObject({ writes: 5, reads: 6 });
+    expect(server.accounts).toMatchObject({ writes: 5, reads: 6 });
   });
 
   it.each([true, false])(
     'reads and rewrites what is not in memory, with structured replies: %s',
     async (structured) => {
       await start();
-      const client = await TestClient.connect(socketPath, { structured });
+      const client = await TestClient.connect(server.socketPath, { structured });
       const model = randomBytes(8 * mib);
       await client.write(0, model);
       await server.makeCold();
@@ -78,7 +69,7 @@ describe('an export', () => {
   it('answers zero-length requests', async () => {
     await start();
     for (const structured of [true, false]) {
-      const client = await TestClient.connect(socketPath, { structured });
+      const client = await TestClient.connect(server.socketPath, { structured });
       expect((await client.read(0, 0)).error).toBe(0);
       expect((await client.write(0, Buffer.alloc(0))).error).toBe(0);
       expect((await client.request(command.trim, 0, 0)).error).toBe(0);
@@ -89,7 +80,7 @@ describe('an export', () => {
 
   it('refuses what is wrong with the error that the specification names, and goes on', async () => {
     await start();
-    const client = await TestClient.connect(socketPath);
+    const client = await TestClient.connect(server.socketPath);
     const refused = async (promise: Promise<{ error: number }>, error: number) =>
       expect((await promise).error).toBe(error);
     const { EINVAL, ENOSPC, EOVERFLOW, ENOTSUP } = nbdError;
@@ -111,17 +102,17 @@ describe('an export', () => {
     await refused(client.request(99, 0, 0), EINVAL);
     await refused(client.read(size - 2, 2), 0);
     await client.disconnect();
-    const plain = await TestClient.connect(socketPath, { structured: false });
+    const plain = await TestClient.connect(server.socketPath, { structured: false });
     await refused(plain.read(size, 1), EINVAL);
     await refused(plain.read(0, 1, commandFlag.df), EINVAL);
     await refused(plain.request(command.blockStatus, 0, 1), EINVAL);
     await plain.disconnect();
-    expect(accounts.troubles).toEqual([]);
+    expect(server.accounts.troubles).toEqual([]);
   });
 
   it('lets nobody write when it is read only', async () => {
     await start({ readOnly: true });
-    const client = await TestClient.connect(socketPath);
+    const client = await TestClient.connect(server.socketPath);
     expect(client.flags & transmissionFlag.readOnly).not.toBe(0);
     expect((await client.write(0, Buffer.alloc(100_000))).error).toBe(nbdError.EPERM);
     expect((await client.request(command.trim, 0, 4096)).error).toBe(nbdError.EPERM);
@@ -133,7 +124,7 @@ describe('an export', () => {
 
   it('tells where data is', async () => {
     await start();
-    const client = await TestClient.connect(socketPath);
+    const client = await TestClient.connect(server.socketPath);
     await client.write(mib, Buffer.alloc(mib, 1), commandFlag.fua);
     const { extents } = await client.request(command.blockStatus, 0, size);
     expect(extents).toEqual([
@@ -158,7 +149,7 @@ describe('an export', () => {
         return below;
       },
     });
-    const client = await TestClient.connect(socketPath);
+    const client = await TestClient.connect(server.socketPath);
     code = 'ENOSPC';
     expect(await client.write(0, Buffer.alloc(3 * mib))).toMatchObject({
       error: nbdError.ENOSPC,
@@ -170,7 +161,7 @@ describe('an export', () => {
     expect((await client.write(0, Buffer.alloc(4096))).error).toBe(nbdError.EIO);
     code = '';
     expect((await client.write(0, Buffer.alloc(4096))).error).toBe(0);
-    expect(new Set(accounts.troubles)).toEqual(new Set(['ENOSPC', 'EDQUOT', 'ENODEV']));
+    expect(new Set(server.accounts.troubles)).toEqual(new Set(['ENOSPC', 'EDQUOT', 'ENODEV']));
     await client.disconnect();
   });
 
@@ -182,7 +173,7 @@ describe('an export', () => {
         return below;
       },
     });
-    const client = await TestClient.connect(socketPath);
+    const client = await TestClient.connect(server.socketPath);
     let answered = false;
     const write = client.write(0, Buffer.alloc(4096), commandFlag.fua);
     void write.then(() => (answered = true));
@@ -199,7 +190,7 @@ describe('an export', () => {
 
   it('finishes what it has taken before it closes', async () => {
     await start();
-    const client = await TestClient.connect(socketPath);
+    const client = await TestClient.connect(server.socketPath);
     const data = randomBytes(4 * mib);
     await client.write(0, data);
     await server.makeCold();
@@ -213,8 +204,8 @@ describe('an export', () => {
 
   it('stops taking requests from a client that does not read, and serves others meanwhile', async () => {
     await start();
-    const lazy = await TestClient.connect(socketPath);
-    const other = await TestClient.connect(socketPath);
+    const lazy = await TestClient.connect(server.socketPath);
+    const other = await TestClient.connect(server.socketPath);
     lazy.raw.socket.pause();
     const requests = Array.from({ length: 200_000 }, (_, index) =>
       requestHeader(command.read, 0, 4096, 0, BigInt(index + 1)),
@@ -223,7 +214,7 @@ describe('an export', () => {
     const before = process.memoryUsage().rss;
     for (let round = 0; round < 50; round++) expect((await other.read(0, 4096)).error).toBe(0);
     // 200,000 replies would be 800 MB. What the server took on is what fits in its slab and the socket.
-    expect(accounts.reads).toBeLessThan(2000);
+    expect(server.accounts.reads).toBeLessThan(2000);
     expect(process.memoryUsage().rss - before).toBeLessThan(100 * mib);
     lazy.raw.close();
     await other.disconnect();

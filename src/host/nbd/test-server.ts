@@ -3,6 +3,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { afterEach } from 'vitest';
 import { createVolumeImage, openVolumeImage } from '../../blocks/images.ts';
 import { fadviseDontNeed, libc } from '../../blocks/libc.ts';
 import { createXts } from '../../crypto/xts.ts';
@@ -53,7 +54,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     trouble: (error: { code: string }) => void troubles.push(error.code),
   };
   const description = { name: 'vol-1', description: 'a volume', sizeBytes: size, readOnly };
-  const server = await listenNbd(socketPath, device, description, accounts, limits);
+  const listening = await listenNbd(socketPath, device, description, accounts, limits);
   return {
     directory,
     socketPath,
@@ -64,9 +65,21 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
       libc().fadvise(image.fd, 0, 0, fadviseDontNeed);
     },
     async stop() {
-      await server.close(1000);
+      await listening.close(1000);
       device.close();
       rmSync(directory, { recursive: true });
     },
   };
+}
+
+/** The server of the running test, where the file's tests call `start`. */
+export let server: TestServer;
+
+export async function start(options?: TestServerOptions): Promise<void> {
+  server = await startTestServer(options);
+}
+
+/** For a file whose tests call `start`: stops what each has started. */
+export function stopAfterEach(): void {
+  afterEach(() => server.stop());
 }
