@@ -157,6 +157,71 @@ describe("an instance's infrastructure role", () => {
   });
 });
 
+describe("a key policy beside the limits of the caller's own policies", () => {
+  const boundary: PolicyDocument = { Statement: { Effect: 'Allow', Action: 'ec2:*', Resource: '*' } };
+  const role = { ...infrastructurePrincipal(mine, 'us-east-1', 'i-1') };
+  const reason = async (principal: Principal, ...statements: object[]) => {
+    const resourcePolicy = { Statement: statements } as unknown as PolicyDocument;
+    const call = { principal, account: mine, region: 'us-east-1', clock: systemClock } as Call;
+    const permissions = { identity: [], boundary, session: undefined, tags: {} };
+    return (await decide(call, { ...decrypt, resourcePolicy }, permissions))?.reason;
+  };
+  const allow = { Effect: 'Allow', Action: 'kms:*', Resource: '*' };
+
+  it('allows by itself whom it names, and anyone; the role behind a session within the limits', async () => {
+    expect(await reason(role, { ...allow, Principal: { AWS: role.arn } })).toBeUndefined();
+    expect(await reason(role, { ...allow, Principal: '*' })).toBeUndefined();
+    expect(await reason(role, { ...allow, Principal: { AWS: mine } }, { ...allow, Principal: '*' })).toBeUndefined();
+    expect(await reason(role, { ...allow, Principal: { AWS: role.sessionIssuer!.arn } })).toMatch(/boundary/);
+  });
+  it('denies with NotPrincipal whoever has a boundary, named or not', async () => {
+    const everybodyElse = { ...allow, Effect: 'Deny', NotPrincipal: { AWS: [role.arn, mine] } };
+    expect(await reason(role, { ...allow, Principal: '*' }, everybodyElse)).toMatch(/explicit deny/);
+  });
+});
+
+describe('keys of an encryption context that differ only in case', () => {
+  const pairs = (context: Record<string, string>) =>
+    Object.fromEntries(Object.entries(context).map(([key, value]) => [`kms:EncryptionContext:${key}`, value]));
+  const both = pairs({ App: 'a', APP: 'b' });
+  const subset = { encryptionContextSubset: { app: 'a' } };
+  const equals = { encryptionContextSubset: undefined, encryptionContextEquals: { app: 'a' } };
+  const mayDecrypt = async (context: Record<string, string>, over: Partial<GrantStatement>) =>
+    (await ask(instance, withGrant(context, over))) === undefined;
+
+  it("meet a grant's constraint in any case, and only with its value in all of them", async () => {
+    for (const over of [subset, equals]) {
+      expect(await mayDecrypt(pairs({ APP: 'a' }), over)).toBe(true);
+      expect(await mayDecrypt(pairs({ APP: 'A' }), over)).toBe(false);
+      expect(await mayDecrypt(both, over)).toBe(false);
+    }
+    expect(await mayDecrypt(pairs({ App: 'a', APP: 'a', more: 'x' }), subset)).toBe(true);
+    expect(await mayDecrypt(pairs({ App: 'a', APP: 'a' }), equals)).toBe(false);
+  });
+  it('are one condition key: an Allow must hold for all their values, a Deny for one', async () => {
+    const [allowing] = defaultPolicy.Statement as [object];
+    const when = (Effect: string, value: string) =>
+      ask(rootPrincipal(mine), {
+        ...decrypt,
+        context: both,
+        resourcePolicy: {
+          Statement: [
+            { ...allowing, Effect, Condition: { StringEquals: { 'kms:EncryptionContext:app': value } } },
+            ...(Effect === 'Deny' ? [allowing] : []),
+          ],
+        } as unknown as PolicyDocument,
+      });
+    for (const value of ['a', 'b']) {
+      expect(await when('Allow', value)).toMatchObject({ explicit: false });
+      expect(await when('Deny', value)).toMatchObject({ explicit: true });
+    }
+    expect(await when('Deny', 'c')).toBeUndefined();
+  });
+  it('are not had by a letter that only looks the same', async () => {
+    expect(await mayDecrypt(pairs({ '\u212Aey': 'a' }), { encryptionContextSubset: { key: 'a' } })).toBe(false);
+  });
+});
+
 describe('across accounts', () => {
   const alice: Principal = {
     type: 'IAMUser',

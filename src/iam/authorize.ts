@@ -11,6 +11,7 @@ import type { AccessRequest, Denial, GrantStatement, PolicyDocument } from '../a
 import { type Permissions, permissionsOf, sessionLimits } from './permissions.ts';
 import { type PrincipalTags, type RequestContext, requestContext } from './policy/context.ts';
 import { evaluateIdentityPolicy, evaluateResourcePolicy, type Verdict } from './policy/evaluate.ts';
+import { lowerCaseAscii } from './wildcard.ts';
 
 /**
  * What an AWS managed key's account may do with it directly, without the key's service: see its metadata, and take back a
@@ -43,7 +44,7 @@ export async function decide(
   // The rule for AWS managed keys is `onlyVia`; their policy says the same in conditions.
   const byResource: Verdict | undefined =
     request.resourcePolicy && request.onlyVia === undefined
-      ? evaluateResourcePolicy(request.resourcePolicy, principal, request, context)
+      ? evaluateResourcePolicy(request.resourcePolicy, principal, request, context, permissions.boundary !== undefined)
       : undefined;
   const own = (documents: readonly PolicyDocument[]) => effectOf(documents, request, context);
   const side: Side = {
@@ -51,8 +52,8 @@ export async function decide(
     identity: principal.type === 'Root' ? 'allow' : own(permissions.identity),
     boundary: permissions.boundary ? own([permissions.boundary]) : 'allow',
     session: permissions.session ? own(permissions.session) : 'allow',
-    tags: permissions.tags,
   };
+  if (request.resourceAccount !== principal.account) return decideAcrossAccounts(call, request, side);
   const denying = denyingPolicy(side);
   if (denying) return { request, explicit: true, reason: `of an explicit deny in a${denying}` };
   const refusal = refusalOf(call, request, side);
@@ -61,13 +62,37 @@ export async function decide(
   return { request, explicit: false, reason: refusal };
 }
 
+/**
+ * Across accounts the resource's side must agree, by its policy or a grant, and then the caller's: its identity policy, for
+ * which a grant stands in as well. What the resource's side refuses is refused in one way, whatever its reason, so that
+ * nobody learns about resources that are closed to them: not even whether they exist.
+ * Source: KMS developer guide, "Allowing users in other accounts to use a KMS key".
+ */
+async function decideAcrossAccounts(call: Call, request: AccessRequest, side: Side): Promise<Denial | undefined> {
+  const hidden: Denial = {
+    request,
+    explicit: false,
+    reason: `no resource-based policy allows the ${request.action} action`,
+    isHidden: true,
+  };
+  if (side.byResource?.effect === 'deny') return hidden;
+  const isAllowedByPolicy = side.byResource?.effect === 'allow';
+  const denying = denyingPolicy(side);
+  const refusal = identityRefusal(request, side);
+  if (isAllowedByPolicy && !denying && !refusal) return undefined;
+  const grants = matchingGrants(await request.grants?.(), call, request);
+  if (!isAllowedByPolicy && grants.length === 0) return hidden;
+  if (denying) return { request, explicit: true, reason: `of an explicit deny in a${denying}` };
+  if (grants.some((grant) => isWithinLimits(grant, call, side))) return undefined;
+  return { request, explicit: false, reason: refusal ?? hidden.reason };
+}
+
 /** What each kind of policy says of one request. Where there is no boundary or session policy, it allows. */
 interface Side {
   readonly byResource: Verdict | undefined;
   readonly identity: Verdict['effect'];
   readonly boundary: Verdict['effect'];
   readonly session: Verdict['effect'];
-  readonly tags: PrincipalTags;
 }
 
 function effectOf(documents: readonly PolicyDocument[], request: AccessRequest, context: RequestContext) {
@@ -90,20 +115,8 @@ function denyingPolicy({ byResource, identity, boundary, session }: Side): strin
 
 /** Why the call would be refused if there were no grants; undefined when it is allowed without any. */
 function refusalOf(call: Call, request: AccessRequest, side: Side): string | undefined {
-  const { principal } = call;
-  const none = (kind: string) => `no ${kind} allows the ${request.action} action`;
-  const isAllowedByResource = side.byResource?.effect === 'allow';
-  const limit =
-    side.boundary !== 'allow'
-      ? none('permissions boundary')
-      : side.session !== 'allow'
-        ? none('session policy')
-        : undefined;
-  const byIdentity = side.identity === 'allow' ? limit : none('identity-based policy');
-  if (request.resourceAccount !== principal.account) {
-    // Across accounts both sides must agree.
-    return isAllowedByResource && !request.onlyVia ? byIdentity : none('resource-based policy');
-  }
+  const limit = limitRefusal(request, side);
+  const byIdentity = identityRefusal(request, side);
   if (request.onlyVia) {
     // Through its service the key is open to everyone of the account; what is open directly, to those who may.
     if (call.via === request.onlyVia) return limit;
@@ -111,63 +124,114 @@ function refusalOf(call: Call, request: AccessRequest, side: Side): string | und
     return `the key is managed by AWS and may be used through ${request.onlyVia} only`;
   }
   if (!request.resourcePolicy) return byIdentity;
-  if (!isAllowedByResource) return none('resource-based policy');
-  // A statement for the account leaves the decision to its identity policies; one for the principal or anyone decides.
-  if (side.byResource!.naming === 'account') return byIdentity;
-  return isBeyondLimits(call, request, side.byResource!, side.tags) ? undefined : limit;
+  if (side.byResource?.effect !== 'allow') return none('resource-based policy', request);
+  switch (side.byResource.naming) {
+    case 'account':
+      return byIdentity;
+    case 'role':
+      return limit;
+    default:
+      // Named itself, or as anyone, the caller needs nothing more. Source: IAM user guide, "Policy evaluation logic", on
+      // resource-based policies; "AWS JSON policy elements: Principal", on the wildcard and on role principals.
+      return undefined;
+  }
 }
 
-/**
- * Whether a resource's policy allows in spite of a boundary or session policy that doesn't: it does when it names the user
- * or the session itself rather than the role. Source: IAM user guide, "Policy evaluation logic", on resource-based policies.
- */
-function isBeyondLimits(call: Call, request: AccessRequest, { naming }: Verdict, tags: PrincipalTags): boolean {
-  const { principal } = call;
-  if (naming !== 'principal') return false;
-  if (!principal.sessionIssuer) return true;
-  const session = { ...principal, sessionIssuer: undefined };
-  const context = lazyContext(call, request, tags);
-  return evaluateResourcePolicy(request.resourcePolicy!, session, request, context).naming === 'principal';
+const none = (kind: string, request: AccessRequest) => `no ${kind} allows the ${request.action} action`;
+
+/** What keeps the caller from using what its identity policies, or a policy that names its role, allow. */
+function limitRefusal(request: AccessRequest, side: Side): string | undefined {
+  if (side.boundary !== 'allow') return none('permissions boundary', request);
+  return side.session !== 'allow' ? none('session policy', request) : undefined;
+}
+
+/** What is missing on the caller's own side. */
+function identityRefusal(request: AccessRequest, side: Side): string | undefined {
+  return side.identity === 'allow' ? limitRefusal(request, side) : none('identity-based policy', request);
 }
 
 /** The request's context, made when a condition or a variable first asks for it: most policies have neither. */
 function lazyContext(call: Call, request: AccessRequest, tags: PrincipalTags): RequestContext {
   let context: RequestContext | undefined;
-  return { get: (key) => (context ??= requestContext(call, request, tags)).get(key) };
+  const made = () => (context ??= requestContext(call, request, tags));
+  return { get: (key) => made().get(key), isMultivalued: (key) => made().isMultivalued(key) };
 }
 
-/** Whether a grant allows: one to a user or session by itself, one to a role within the limits of the session. */
 function allowsByGrant(
   grants: readonly GrantStatement[] | undefined,
-  { principal }: Call,
+  call: Call,
   request: AccessRequest,
   side: Side,
 ): boolean {
+  return matchingGrants(grants, call, request).some((grant) => isWithinLimits(grant, call, side));
+}
+
+/** The grants that give the caller, or its account, what it asks for. */
+function matchingGrants(
+  grants: readonly GrantStatement[] | undefined,
+  { principal }: Call,
+  request: AccessRequest,
+): readonly GrantStatement[] {
+  if (!grants?.length) return [];
   const operation = request.action.slice(request.action.indexOf(':') + 1);
-  const isLimited = side.session !== 'allow' || (side.boundary !== 'allow' && principal.sessionIssuer !== undefined);
-  return (grants ?? []).some(
+  const names = [principal.arn, principal.sessionIssuer?.arn, rootArn(principal)];
+  return grants.filter(
     (grant) =>
-      (grant.granteePrincipal === principal.arn || grant.granteePrincipal === principal.sessionIssuer?.arn) &&
-      !isLimited &&
+      names.includes(grant.granteePrincipal) &&
       grant.operations.includes(operation) &&
-      meetsConstraints(grant, encryptionContextOf(request)),
+      meetsConstraints(grant, operation, request),
   );
 }
 
-/** Source: KMS API reference, GrantConstraints. */
-function meetsConstraints(grant: GrantStatement, context: ReadonlyMap<string, string>): boolean {
-  const subset = Object.entries(grant.encryptionContextSubset ?? {});
-  if (subset.some(([key, value]) => context.get(key) !== value)) return false;
-  if (!grant.encryptionContextEquals) return true;
-  const equals = Object.entries(grant.encryptionContextEquals);
-  return equals.length === context.size && equals.every(([key, value]) => context.get(key) === value);
+/**
+ * A grant to a user or session allows by itself, one to a role within the limits of the session, one to an account what the
+ * account's identity policies pass on.
+ */
+function isWithinLimits(grant: GrantStatement, { principal }: Call, side: Side): boolean {
+  if (grant.granteePrincipal === rootArn(principal) && principal.type !== 'Root')
+    return side.identity === 'allow' && side.boundary === 'allow' && side.session === 'allow';
+  return side.session === 'allow' && (side.boundary === 'allow' || principal.sessionIssuer === undefined);
 }
 
-function encryptionContextOf(request: AccessRequest): Map<string, string> {
-  const prefix = 'kms:EncryptionContext:';
-  const context = new Map<string, string>();
-  for (const [key, value] of Object.entries(request.context ?? {})) {
-    if (key.startsWith(prefix) && typeof value === 'string') context.set(key.slice(prefix.length), value);
+const rootArn = ({ account }: Call['principal']) => `arn:aws:iam::${account}:root`;
+
+/** Operations without an encryption context; with CreateGrant the context is that of the constraint asked for. */
+const withoutContext = ['DescribeKey', 'RetireGrant'];
+
+/** Source: KMS API reference, GrantConstraints. */
+function meetsConstraints(grant: GrantStatement, operation: string, request: AccessRequest): boolean {
+  // Which resource a service acts for only services can say; nobody else's request meets the constraint.
+  if (grant.sourceArn !== undefined && operation !== 'RetireGrant') {
+    if (request.context?.['aws:SourceArn'] !== grant.sourceArn) return false;
   }
-  return context;
+  const { encryptionContextEquals: equals, encryptionContextSubset: subset } = grant;
+  const wanted = equals ?? subset;
+  if (!wanted || withoutContext.includes(operation)) return true;
+  return meetsContext(Object.entries(wanted), encryptionContextOf(request), equals !== undefined);
+}
+
+type Pairs = ReadonlyArray<readonly [key: string, value: string]>;
+
+/**
+ * Whether an encryption context has the pairs wanted (and no others, when it must be equal). Keys are compared without
+ * regard to case and values with it; where several keys of the request differ only in case, all of them must be as wanted.
+ */
+function meetsContext(wanted: Pairs, actual: Pairs, mustBeEqual: boolean): boolean {
+  const isKey = (a: Pairs[number], b: Pairs[number]) => lowerCaseAscii(a[0]) === lowerCaseAscii(b[0]);
+  const isPair = (a: Pairs[number], b: Pairs[number]) => isKey(a, b) && a[1] === b[1];
+  if (mustBeEqual && wanted.length !== actual.length) return false;
+  return (
+    wanted.every((pair) => actual.some((other) => isPair(pair, other))) &&
+    actual.every(
+      (pair) => wanted.some((other) => isPair(pair, other)) || !wanted.some((other) => isKey(pair, other)),
+    ) &&
+    (!mustBeEqual || actual.every((pair) => wanted.some((other) => isKey(pair, other))))
+  );
+}
+
+function encryptionContextOf(request: AccessRequest): Pairs {
+  const prefix = 'kms:EncryptionContext:';
+  return Object.entries(request.context ?? {}).flatMap(([key, value]) =>
+    key.startsWith(prefix) && typeof value === 'string' ? [[key.slice(prefix.length), value] as const] : [],
+  );
 }

@@ -22,6 +22,7 @@ import { policyText } from './policy-documents.ts';
 import { parseIdentityPolicy } from './policy-grammar.ts';
 import { identityArn } from './principals.ts';
 import type { Identity } from './records.ts';
+import { lowerCaseAscii } from './wildcard.ts';
 
 /** A policy and the name by which results refer to it. */
 interface NamedDocument {
@@ -140,16 +141,21 @@ function evaluate(
 /** The context that a request gives, which remembers what was asked of it in vain. */
 function contextOf(known: Source['known'], entries: readonly ContextEntry[]) {
   const values = new Map<string, readonly string[]>();
-  for (const [key, value] of Object.entries(known)) values.set(key.toLowerCase(), [value]);
-  for (const { ContextKeyName, ContextKeyValues } of entries)
-    if (ContextKeyName) values.set(ContextKeyName.toLowerCase(), ContextKeyValues ?? []);
+  const lists = new Set<string>();
+  for (const [key, value] of Object.entries(known)) values.set(lowerCaseAscii(key), [value]);
+  for (const { ContextKeyName, ContextKeyType, ContextKeyValues } of entries) {
+    if (!ContextKeyName) continue;
+    values.set(lowerCaseAscii(ContextKeyName), ContextKeyValues ?? []);
+    if (ContextKeyType?.endsWith('List')) lists.add(lowerCaseAscii(ContextKeyName));
+  }
   const missing = new Set<string>();
   return {
     get(key: string) {
-      const value = values.get(key.toLowerCase());
+      const value = values.get(lowerCaseAscii(key));
       if (value === undefined) missing.add(key);
       return value;
     },
+    isMultivalued: (key: string) => lists.has(lowerCaseAscii(key)),
     missing: () => [...missing],
   };
 }

@@ -24,3 +24,54 @@ export function matchesWildcard(pattern: string, text: string): boolean {
   while (pattern[p] === '*') p++;
   return p === pattern.length;
 }
+
+/**
+ * The letters A to Z in lower case, and nothing else changed: names that match without regard to case (actions, condition
+ * keys) must not be had by a look-alike that Unicode folds to the same letters (the Kelvin sign to `k`).
+ */
+export function lowerCaseAscii(text: string): string {
+  return /[A-Z]/.test(text) ? text.replace(/[A-Z]+/g, (letters) => letters.toLowerCase()) : text;
+}
+
+/**
+ * Whether the ARN `text` matches the ARN `pattern`. A wildcard stays within its segment (the text between two colons),
+ * except for a `*` at the end of one, which may reach beyond the colon. In the resource's own part, after the fifth colon,
+ * wildcards match anything. Source: IAM user guide, "IAM JSON policy elements: Resource", on wildcards.
+ */
+export function matchesArn(pattern: string, text: string): boolean {
+  if (!matchesWildcard(pattern, text)) return false;
+  // Only a wildcard inside a segment could have matched too much.
+  if (!/[?]|[*](?![*]|:|$)/.test(pattern)) return true;
+  const reachesOver = colonReaching(pattern);
+  let states = new Set([0]);
+  for (const character of text) {
+    const next = new Set<number>();
+    for (const state of withoutStars(pattern, states)) {
+      const expected = pattern[state];
+      const isWild = (expected === '*' || expected === '?') && (character !== ':' || reachesOver[state]!);
+      if (expected === '*' && isWild) next.add(state);
+      else if (isWild || expected === character) next.add(state + 1);
+    }
+    states = next;
+  }
+  return withoutStars(pattern, states).has(pattern.length);
+}
+
+/** The segments before the resource's own part: partition, service, region, account. */
+const leadingColons = 5;
+
+/** For each position of a pattern, whether a wildcard there may match a colon. */
+function colonReaching(pattern: string): readonly boolean[] {
+  let colons = 0;
+  return Array.from(pattern, (character, index) => {
+    if (character === ':') colons++;
+    return colons >= leadingColons || (character === '*' && /^[*]+(?::|$)/.test(pattern.slice(index)));
+  });
+}
+
+/** The states and those that they reach by letting a `*` match nothing. */
+function withoutStars(pattern: string, states: ReadonlySet<number>): Set<number> {
+  const all = new Set(states);
+  for (const state of all) if (pattern[state] === '*') all.add(state + 1);
+  return all;
+}

@@ -12,7 +12,7 @@ export interface Condition {
   readonly ifExists: boolean;
 }
 
-const never: Operator = { matches: () => false, isNegated: false };
+const never: Operator = { matches: () => false, isNegated: false, takesVariables: false, isOfKind: () => false };
 
 /**
  * Compiles a `Condition` block. An operator that does not exist compiles to a test that the evaluator treats as never met
@@ -39,35 +39,45 @@ function parseOperator(name: string): Pick<Condition, 'test' | 'operator' | 'set
   return operator ? { test: 'value', operator, set, ifExists } : { test: 'unknown', operator: never, set, ifExists };
 }
 
-/** Whether the request meets every condition; an unknown operator is met as `unknownIs` says. */
+/**
+ * Whether the request meets every condition.
+ * @param whenInDoubt what counts where a condition can't be decided for certain: an operator that doesn't exist, something
+ *   that is to be unequal to a number, date, address or ARN and one of the two is none, a value that should be one and is
+ *   several. False for an Allow and true for a Deny.
+ */
 export function meetsConditions(
   conditions: readonly Condition[],
   context: RequestContext,
   hasVariables: boolean,
-  unknownIs: boolean,
+  whenInDoubt: boolean,
 ): boolean {
   return conditions.every((condition) =>
-    condition.test === 'unknown' ? unknownIs : meets(condition, context, hasVariables),
+    condition.test === 'unknown' ? whenInDoubt : meets(condition, context, hasVariables, whenInDoubt),
   );
 }
 
-function meets(condition: Condition, context: RequestContext, hasVariables: boolean): boolean {
+function meets(condition: Condition, context: RequestContext, hasVariables: boolean, whenInDoubt: boolean): boolean {
   const actual = context.get(condition.key);
   const isMissing = actual === undefined || actual.length === 0;
   if (condition.test === 'null') {
     return condition.values.some((value) => (value.toLowerCase() === 'true') === isMissing);
   }
-  const { matches, isNegated } = condition.operator;
+  const { matches, isNegated, takesVariables, isOfKind } = condition.operator;
   if (isMissing) {
     if (condition.ifExists || condition.set === 'all') return true;
     return isNegated && condition.set !== 'any';
   }
   const wanted = condition.values
-    .map((value) => (hasVariables ? resolveVariables(value, context) : value))
+    .map((value) => (hasVariables && takesVariables ? resolveVariables(value, context) : value))
     .filter((value) => value !== undefined);
-  const isMet = (value: string) => wanted.some((pattern) => matches(value, pattern)) !== isNegated;
+  const isMet = (value: string) => {
+    if (isNegated && !(isOfKind(value) && wanted.every(isOfKind))) return whenInDoubt;
+    return wanted.some((pattern) => matches(value, pattern)) !== isNegated;
+  };
   if (condition.set === 'any') return actual.some(isMet);
   if (condition.set === 'all') return actual.every(isMet);
-  // Without a set operator a key with several values meets a positive test by one of them, a negated one by all.
-  return isNegated ? actual.every(isMet) : actual.some(isMet);
+  // "Multivalued context keys require a condition set operator" (IAM user guide, "Single-valued vs. multivalued context
+  // keys"), which doesn't say what happens without one.
+  if (context.isMultivalued(condition.key)) return whenInDoubt && actual.some(isMet);
+  return whenInDoubt ? actual.some(isMet) : actual.every(isMet);
 }

@@ -1,5 +1,6 @@
 import type { Call } from '../../aws/call.ts';
 import type { AccessRequest } from '../../aws/service.ts';
+import { lowerCaseAscii } from '../wildcard.ts';
 
 /**
  * The condition keys of one request and their values. Names match without regard to case; a key has one value or several.
@@ -8,6 +9,8 @@ import type { AccessRequest } from '../../aws/service.ts';
 export interface RequestContext {
   /** The values of a key (any case); undefined when the request doesn't have it. */
   get(key: string): readonly string[] | undefined;
+  /** Whether the key is one that can have several values (`aws:TagKeys`), however many this request has. */
+  isMultivalued(key: string): boolean;
 }
 
 /** Tags of the principal and of its session, for `aws:PrincipalTag/…`. */
@@ -16,8 +19,12 @@ export type PrincipalTags = Readonly<Record<string, string>>;
 /** The context of an access request: its own keys and the global ones that this system knows. */
 export function requestContext(call: Call, request: AccessRequest, principalTags: PrincipalTags = {}): RequestContext {
   const values = new Map<string, readonly string[]>();
+  const lists = new Set<string>();
   const set = (key: string, value: string | readonly string[] | undefined) => {
-    if (value !== undefined) values.set(key.toLowerCase(), typeof value === 'string' ? [value] : value);
+    if (value === undefined) return;
+    const name = lowerCaseAscii(key);
+    if (typeof value !== 'string') lists.add(name);
+    values.set(name, typeof value === 'string' ? [value] : value);
   };
   const { principal } = call;
   const now = call.clock.now();
@@ -45,8 +52,20 @@ export function requestContext(call: Call, request: AccessRequest, principalTags
   set('kms:CallerAccount', principal.account);
   if (principal.session) set('aws:TokenIssueTime', new Date(principal.session.createdAt).toISOString());
   for (const [key, value] of Object.entries(principalTags)) set(`aws:PrincipalTag/${key}`, value);
-  for (const [key, value] of Object.entries(request.context ?? {})) set(key, value);
-  return { get: (key) => values.get(key.toLowerCase()) };
+  const own = new Map<string, string>();
+  for (const [key, value] of Object.entries(request.context ?? {})) {
+    const name = lowerCaseAscii(key);
+    const other = own.get(name);
+    // Names that differ only in case (two keys of an encryption context) are one condition key with two values.
+    if (typeof value === 'string' && other !== undefined && other !== value)
+      values.set(name, [...values.get(name)!, value]);
+    else set(key, value);
+    if (typeof value === 'string') own.set(name, value);
+  }
+  return {
+    get: (key) => values.get(lowerCaseAscii(key)),
+    isMultivalued: (key) => lists.has(lowerCaseAscii(key)),
+  };
 }
 
 const principalTypes = { Root: 'Account', IAMUser: 'User', AssumedRole: 'AssumedRole', AWSService: 'Service' } as const;

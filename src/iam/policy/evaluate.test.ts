@@ -10,7 +10,8 @@ const request: AccessRequest = { action: 'ec2:AttachVolume', resource: volume, r
 
 const context = (values: Record<string, string | string[]> = {}): RequestContext => {
   const byName = new Map(Object.entries(values).map(([key, value]) => [key.toLowerCase(), [value].flat()]));
-  return { get: (key) => byName.get(key.toLowerCase()) };
+  const lists = new Set(Object.keys(values).filter((key) => Array.isArray(values[key])));
+  return { get: (key) => byName.get(key.toLowerCase()), isMultivalued: (key) => lists.has(key) };
 };
 const document = (...statements: Partial<PolicyStatement>[]): PolicyDocument => ({
   Version: '2012-10-17',
@@ -28,6 +29,12 @@ describe('actions and resources', () => {
     expect(says({ Action: 'ec2:Attach' })).toBe('silent');
     expect(says({ Resource: `arn:aws:ec2:*:${account}:volume/*` })).toBe('allow');
     expect(says({ Resource: volume.toUpperCase() })).toBe('silent');
+  });
+  it('leave out what a variable without a value could name, in an Allow; nothing for its sake, in a Deny', () => {
+    const NotResource = `arn:aws:ec2:*:*:volume/\${aws:PrincipalTag/none}`;
+    expect(says({ Resource: undefined, NotResource })).toBe('silent');
+    expect(says({ Resource: undefined, NotResource: `arn:aws:kms:*:*:key/\${a:b}` })).toBe('allow');
+    expect(says({ Effect: 'Deny', Resource: undefined, NotResource })).toBe('deny');
   });
   it('are turned around by NotAction and NotResource', () => {
     expect(says({ Action: undefined, NotAction: 'kms:*' })).toBe('allow');
@@ -129,7 +136,32 @@ describe('conditions', () => {
     expect(says({ Condition: { StringEqual: { a: 'b' } } }, { a: 'b' })).toBe('silent');
     expect(says({ Effect: 'Deny', Condition: { constructor: { a: 'b' } } })).toBe('deny');
   });
-  it('see keys without regard to case', () => {
+  it('on a key with several values need a set operator: without one an Allow is not met, a Deny by any of them', () => {
+    const tags = { 'aws:TagKeys': ['a'] };
+    const condition = { StringEquals: { 'aws:TagKeys': 'a' } };
+    expect(when(condition, tags)).toBe(false);
+    expect(says({ Effect: 'Deny', Condition: condition }, tags)).toBe('deny');
+    expect(says({ Resource: `\${aws:TagKeys}*` }, tags)).toBe('silent');
+  });
+  it('that something is not equal to what is no number, date, address or ARN never allow, and always deny', () => {
+    for (const [operator, value, nonsense] of [
+      ['NumericNotEquals', '1', 'ten'],
+      ['DateNotEquals', '2026-01-01', 'soon'],
+      ['NotIpAddress', '10.0.0.1', '192.0.2.0/33'],
+      ['ArnNotLike', volume, 'volume'],
+    ] as const) {
+      const Condition = { [operator]: { key: nonsense } };
+      expect(when(Condition, { key: value }), operator).toBe(false);
+      expect(says({ Effect: 'Deny', Condition }, { key: value }), operator).toBe('deny');
+    }
+  });
+  it('have variables with string, ARN and Bool operators, and plain text with the others', () => {
+    const same = (operator: string, key: string) => when({ [operator]: { [key]: `\${${key}}` } }, { [key]: '1' });
+    expect(same('StringEquals', 'a:b')).toBe(true);
+    expect(same('NumericEquals', 'a:b')).toBe(false);
+    expect(same('BinaryEquals', 'a:b')).toBe(false);
+  });
+  it('see keys without regard to case () => {
     expect(when({ stringequals: { 'AWS:SourceIP': '1' } }, { 'aws:SourceIp': '1' })).toBe(true);
   });
 });
@@ -143,7 +175,7 @@ describe('principals of a resource policy', () => {
     expect(naming({ Principal: { AWS: account } })).toMatchObject({ effect: 'allow', naming: 'account' });
     expect(naming({ Principal: { AWS: `arn:aws:iam::${account}:root` } }, instance).naming).toBe('account');
     expect(naming({ Principal: { AWS: instance.arn } }, instance).naming).toBe('principal');
-    expect(naming({ Principal: { AWS: instance.sessionIssuer!.arn } }, instance).naming).toBe('principal');
+    expect(naming({ Principal: { AWS: instance.sessionIssuer!.arn } }, instance).naming).toBe('role');
     expect(naming({ Principal: '*' }).naming).toBe('anyone');
     expect(naming({ Principal: { AWS: '*' } }).naming).toBe('anyone');
   });

@@ -4,25 +4,29 @@
  */
 import type { Principal } from '../../aws/call.ts';
 import type { AccessRequest, PolicyDocument } from '../../aws/service.ts';
-import { matchesWildcard } from '../wildcard.ts';
+import { lowerCaseAscii, matchesArn, matchesWildcard } from '../wildcard.ts';
 import { meetsConditions } from './conditions.ts';
 import type { RequestContext } from './context.ts';
 import { type PrincipalElement, type Statement, statementsOf } from './statement.ts';
-import { literally, resolveVariables } from './variables.ts';
+import { literally, resolveVariables, withAnyValues } from './variables.ts';
 
-/** How a resource policy names the caller, which decides what else has to agree. */
-export type Naming = 'nobody' | 'anyone' | 'account' | 'principal';
+/**
+ * How a resource policy names the caller, which decides what else has to agree: naming the account leaves the decision to
+ * its identity policies, naming the role behind a session allows within the limits of the session, naming the caller
+ * itself or anyone allows by itself.
+ */
+export type Naming = 'nobody' | 'account' | 'role' | 'anyone' | 'principal';
 
 export interface Verdict {
   readonly effect: 'allow' | 'deny' | 'silent';
-  /** For an allow of a resource policy: the closest way in which an allowing statement names the caller. */
+  /** For an allow of a resource policy: how the allowing statement that leaves the least open names the caller. */
   readonly naming: Naming;
   /** The statement that decided, when it has a Sid. */
   readonly sid?: string;
 }
 
 const silent: Verdict = { effect: 'silent', naming: 'nobody' };
-const closeness: readonly Naming[] = ['nobody', 'anyone', 'account', 'principal'];
+const strength: readonly Naming[] = ['nobody', 'account', 'role', 'anyone', 'principal'];
 
 /** Evaluates an identity policy, boundary or session policy: its statements are about whoever has it. */
 export function evaluateIdentityPolicy(
@@ -33,14 +37,21 @@ export function evaluateIdentityPolicy(
   return evaluate(document, request, context, () => 'principal');
 }
 
-/** Evaluates a policy on the resource: its statements name principals. */
+/**
+ * Evaluates a policy on the resource: its statements name principals.
+ * @param hasBoundary whether the caller has a permissions boundary: a Deny with NotPrincipal then applies to it whomever it
+ *   names (IAM user guide, "Permissions boundaries for IAM entities")
+ */
 export function evaluateResourcePolicy(
   document: PolicyDocument,
   principal: Principal,
   request: AccessRequest,
   context: RequestContext,
+  hasBoundary = false,
 ): Verdict {
-  return evaluate(document, request, context, (statement) => namingOf(statement, principal));
+  return evaluate(document, request, context, (statement) =>
+    hasBoundary && statement.notPrincipals && statement.effect === 'Deny' ? 'anyone' : namingOf(statement, principal),
+  );
 }
 
 function evaluate(
@@ -54,7 +65,7 @@ function evaluate(
     const named = naming(statement);
     if (named === 'nobody' || !covers(statement, request, context)) continue;
     if (statement.effect === 'Deny') return { effect: 'deny', naming: named, sid: statement.sid };
-    if (verdict.effect === 'silent' || closeness.indexOf(named) > closeness.indexOf(verdict.naming))
+    if (verdict.effect === 'silent' || strength.indexOf(named) > strength.indexOf(verdict.naming))
       verdict = { effect: 'allow', naming: named, sid: statement.sid };
   }
   return verdict;
@@ -62,7 +73,7 @@ function evaluate(
 
 function covers(statement: Statement, request: AccessRequest, context: RequestContext): boolean {
   return (
-    coversAction(statement, request.action.toLowerCase()) &&
+    coversAction(statement, lowerCaseAscii(request.action)) &&
     coversResource(statement, request.resource, context) &&
     meetsConditions(statement.conditions, context, statement.hasVariables, statement.effect === 'Deny')
   );
@@ -74,12 +85,13 @@ function coversAction(statement: Statement, action: string): boolean {
 }
 
 function coversResource(statement: Statement, resource: string, context: RequestContext): boolean {
-  const matches = (pattern: string) => {
-    const resolved = statement.hasVariables ? resolveVariables(pattern, context) : pattern;
-    return resolved !== undefined && matchesWildcard(resolved, literally(resource));
-  };
-  if (statement.notResources) return !statement.notResources.some(matches);
-  return statement.resources?.some(matches) ?? false;
+  const resolved = (pattern: string) => (statement.hasVariables ? resolveVariables(pattern, context) : pattern);
+  const matches = (pattern: string | undefined) => pattern !== undefined && matchesArn(pattern, literally(resource));
+  // Which resources a variable without a value leaves out can't be known: an Allow covers none of them, a Deny all.
+  const mayMatch = (pattern: string) =>
+    matches(resolved(pattern) ?? (statement.effect === 'Allow' ? withAnyValues(pattern) : undefined));
+  if (statement.notResources) return !statement.notResources.some(mayMatch);
+  return statement.resources?.some((pattern) => matches(resolved(pattern))) ?? false;
 }
 
 function namingOf(statement: Statement, principal: Principal): Naming {
@@ -93,16 +105,17 @@ function namingOf(statement: Statement, principal: Principal): Naming {
 }
 
 function isNamed(element: PrincipalElement, principal: Principal): Naming {
-  const names = principalNames(principal);
-  if (element.AWS.some((name) => names.includes(name))) return 'principal';
-  const { account } = principal;
+  const { account, arn, principalId, sessionIssuer } = principal;
+  if (element.AWS.some((name) => name === arn || (name === principalId && isUniqueId(name)))) return 'principal';
+  if (element.anyone) return 'anyone';
+  if (sessionIssuer && element.AWS.some((name) => isRole(name, sessionIssuer))) return 'role';
   const rootArn = `:iam::${account}:root`;
-  if (element.AWS.some((name) => name === account || (name.startsWith('arn:aws') && name.endsWith(rootArn))))
-    return 'account';
-  return element.anyone ? 'anyone' : 'nobody';
+  const isAccount = (name: string) => name === account || (name.startsWith('arn:aws') && name.endsWith(rootArn));
+  return element.AWS.some(isAccount) ? 'account' : 'nobody';
 }
 
-/** The ARNs by which a policy may name the caller: its own, and for a session that of the role behind it. */
-function principalNames(principal: Principal): readonly string[] {
-  return principal.sessionIssuer ? [principal.arn, principal.sessionIssuer.arn] : [principal.arn];
-}
+const isRole = (name: string, role: NonNullable<Principal['sessionIssuer']>) =>
+  name === role.arn || (name === role.principalId && isUniqueId(name));
+
+/** `AIDA…`, `AROA…`, `AROA…:session`; other principals have ids that a policy could mean otherwise (an account's number). */
+const isUniqueId = (name: string) => /^A(?:ID|RO)A/.test(name);

@@ -11,56 +11,94 @@ export interface Operator {
   readonly matches: (actual: string, wanted: string) => boolean;
   /** The operator is the opposite of `matches`, and is met when the request doesn't have the key. */
   readonly isNegated: boolean;
+  /** Whether `${…}` in the policy's value stands for a variable: with other operators it is plain text. */
+  readonly takesVariables: boolean;
+  /** Whether a value is of the operator's kind at all (a number, a date); one that isn't matches nothing. */
+  readonly isOfKind: (value: string) => boolean;
 }
 
 const equals = (actual: string, wanted: string) => actual === plainText(wanted);
 const equalsIgnoringCase = (actual: string, wanted: string) => actual.toLowerCase() === plainText(wanted).toLowerCase();
 const like = (actual: string, wanted: string) => matchesWildcard(wanted, literally(actual));
+const bool = (actual: string, wanted: string) => isBoolean(actual) && equalsIgnoringCase(actual, wanted);
 const numeric = (compare: (a: number, b: number) => boolean) => (actual: string, wanted: string) => {
-  const [a, b] = [toNumber(actual), toNumber(plainText(wanted))];
+  const [a, b] = [toNumber(actual), toNumber(wanted)];
   return a !== undefined && b !== undefined && compare(a, b);
 };
 const date = (compare: (a: number, b: number) => boolean) => (actual: string, wanted: string) => {
-  const [a, b] = [toTime(actual), toTime(plainText(wanted))];
+  const [a, b] = [toTime(actual), toTime(wanted)];
   return a !== undefined && b !== undefined && compare(a, b);
 };
-const operator = (matches: Operator['matches'], isNegated = false): Operator => ({ matches, isNegated });
+const isSame = (a: number, b: number) => a === b;
+
+type Kind = Pick<Operator, 'isOfKind' | 'takesVariables'>;
+const text: Kind = { isOfKind: () => true, takesVariables: true };
+const bytes: Kind = { isOfKind: () => true, takesVariables: false };
+const truth: Kind = { isOfKind: isBoolean, takesVariables: true };
+const number: Kind = { isOfKind: (value) => toNumber(value) !== undefined, takesVariables: false };
+const time: Kind = { isOfKind: (value) => toTime(value) !== undefined, takesVariables: false };
+const address: Kind = { isOfKind: (value) => addressRange(value) !== undefined, takesVariables: false };
+const arn: Kind = { isOfKind: (value) => splitArn(value) !== undefined, takesVariables: true };
+const is = (kind: Kind, matches: Operator['matches']): Operator => ({ ...kind, matches, isNegated: false });
+const isNot = (kind: Kind, matches: Operator['matches']): Operator => ({ ...kind, matches, isNegated: true });
 
 /** By name in lower case; `Null`, the set operators and `IfExists` are the business of conditions.ts. */
 export const operators: Readonly<Record<string, Operator>> = {
-  stringequals: operator(equals),
-  stringnotequals: operator(equals, true),
-  stringequalsignorecase: operator(equalsIgnoringCase),
-  stringnotequalsignorecase: operator(equalsIgnoringCase, true),
-  stringlike: operator(like),
-  stringnotlike: operator(like, true),
-  numericequals: operator(numeric((a, b) => a === b)),
-  numericnotequals: operator(
-    numeric((a, b) => a === b),
-    true,
+  stringequals: is(text, equals),
+  stringnotequals: isNot(text, equals),
+  stringequalsignorecase: is(text, equalsIgnoringCase),
+  stringnotequalsignorecase: isNot(text, equalsIgnoringCase),
+  stringlike: is(text, like),
+  stringnotlike: isNot(text, like),
+  numericequals: is(number, numeric(isSame)),
+  numericnotequals: isNot(number, numeric(isSame)),
+  numericlessthan: is(
+    number,
+    numeric((a, b) => a < b),
   ),
-  numericlessthan: operator(numeric((a, b) => a < b)),
-  numericlessthanequals: operator(numeric((a, b) => a <= b)),
-  numericgreaterthan: operator(numeric((a, b) => a > b)),
-  numericgreaterthanequals: operator(numeric((a, b) => a >= b)),
-  dateequals: operator(date((a, b) => a === b)),
-  datenotequals: operator(
-    date((a, b) => a === b),
-    true,
+  numericlessthanequals: is(
+    number,
+    numeric((a, b) => a <= b),
   ),
-  datelessthan: operator(date((a, b) => a < b)),
-  datelessthanequals: operator(date((a, b) => a <= b)),
-  dategreaterthan: operator(date((a, b) => a > b)),
-  dategreaterthanequals: operator(date((a, b) => a >= b)),
-  bool: operator(equalsIgnoringCase),
-  binaryequals: operator(equals),
-  ipaddress: operator(inAddressRange),
-  notipaddress: operator(inAddressRange, true),
-  arnequals: operator(arnLike),
-  arnlike: operator(arnLike),
-  arnnotequals: operator(arnLike, true),
-  arnnotlike: operator(arnLike, true),
+  numericgreaterthan: is(
+    number,
+    numeric((a, b) => a > b),
+  ),
+  numericgreaterthanequals: is(
+    number,
+    numeric((a, b) => a >= b),
+  ),
+  dateequals: is(time, date(isSame)),
+  datenotequals: isNot(time, date(isSame)),
+  datelessthan: is(
+    time,
+    date((a, b) => a < b),
+  ),
+  datelessthanequals: is(
+    time,
+    date((a, b) => a <= b),
+  ),
+  dategreaterthan: is(
+    time,
+    date((a, b) => a > b),
+  ),
+  dategreaterthanequals: is(
+    time,
+    date((a, b) => a >= b),
+  ),
+  bool: is(truth, bool),
+  binaryequals: is(bytes, (actual, wanted) => actual === wanted),
+  ipaddress: is(address, inAddressRange),
+  notipaddress: isNot(address, inAddressRange),
+  arnequals: is(arn, arnLike),
+  arnlike: is(arn, arnLike),
+  arnnotequals: isNot(arn, arnLike),
+  arnnotlike: isNot(arn, arnLike),
 };
+
+function isBoolean(text: string): boolean {
+  return /^(?:true|false)$/i.test(text);
+}
 
 function toNumber(text: string): number | undefined {
   return /^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$/.test(text) ? Number(text) : undefined;
@@ -74,18 +112,28 @@ function toTime(text: string): number | undefined {
   return Number.isNaN(time) ? undefined : time;
 }
 
-function inAddressRange(actual: string, wanted: string): boolean {
-  const address = plainText(actual).replace(/^::ffff:(?=\d+\.)/i, '');
-  const [network, prefixText] = plainText(wanted).split('/') as [string, string?];
+interface AddressRange {
+  readonly network: string;
+  readonly prefix: number;
+  readonly type: 'ipv4' | 'ipv6';
+}
+
+/** A range in CIDR notation, or one address; an IPv4 address within IPv6 is the IPv4 address. */
+function addressRange(text: string): AddressRange | undefined {
+  const [network, prefixText] = text.replace(/^::ffff:(?=\d+\.)/i, '').split('/') as [string, string?];
   const family = isIP(network);
-  if (family === 0 || isIP(address) !== family) return false;
   const bits = family === 4 ? 32 : 128;
   const prefix = prefixText === undefined ? bits : Number(prefixText);
-  if (!Number.isInteger(prefix) || prefix < 0 || prefix > bits || prefixText === '') return false;
-  const type = family === 4 ? 'ipv4' : 'ipv6';
-  const range = new BlockList();
-  range.addSubnet(network, prefix, type);
-  return range.check(address, type);
+  if (family === 0 || prefixText === '' || !Number.isInteger(prefix) || prefix < 0 || prefix > bits) return undefined;
+  return { network, prefix, type: family === 4 ? 'ipv4' : 'ipv6' };
+}
+
+function inAddressRange(actual: string, wanted: string): boolean {
+  const [address, range] = [addressRange(actual), addressRange(wanted)];
+  if (!address || address.type !== range?.type) return false;
+  const block = new BlockList();
+  block.addSubnet(range.network, range.prefix, range.type);
+  return block.check(address.network, address.type);
 }
 
 /** ARNs match part by part: a wildcard never reaches over one of the first five colons. */

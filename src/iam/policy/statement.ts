@@ -3,6 +3,7 @@
  * Source: IAM user guide, "IAM JSON policy element reference".
  */
 import type { PolicyDocument, PolicyStatement } from '../../aws/service.ts';
+import { lowerCaseAscii } from '../wildcard.ts';
 import { type Condition, compileConditions } from './conditions.ts';
 
 export interface Statement {
@@ -64,7 +65,7 @@ function principalElement(element: unknown): PrincipalElement | undefined {
 }
 
 function lowerCase(element: string | readonly string[] | undefined): readonly string[] | undefined {
-  return optionalList(element)?.map((pattern) => pattern.toLowerCase());
+  return optionalList(element)?.map((pattern) => lowerCaseAscii(pattern));
 }
 
 function optionalList(element: string | readonly string[] | undefined): readonly string[] | undefined {

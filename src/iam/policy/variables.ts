@@ -18,8 +18,7 @@ export function resolveVariables(pattern: string, context: RequestContext): stri
   const resolved = pattern.replace(/\$\{([^}]*)\}/g, (_whole, inside: string) => {
     if (inside === '*' || inside === '?' || inside === '$') return inside === '$' ? '$' : literally(inside);
     const match = /^\s*([^,]+?)\s*(?:,\s*'([^']*)'\s*)?$/.exec(inside);
-    const values = match ? context.get(match[1]!) : undefined;
-    const value = values?.length === 1 ? values[0] : match?.[2];
+    const value = (match && singleValue(match[1]!, context)) ?? match?.[2];
     if (value === undefined) {
       isMissing = true;
       return '';
@@ -27,6 +26,17 @@ export function resolveVariables(pattern: string, context: RequestContext): stri
     return literally(value);
   });
   return isMissing ? undefined : resolved;
+}
+
+/** The value of a key that has one; a key that can have several is no variable, however many it has. */
+function singleValue(key: string, context: RequestContext): string | undefined {
+  const values = context.get(key);
+  return values?.length === 1 && !context.isMultivalued(key) ? values[0] : undefined;
+}
+
+/** The pattern of everything that `pattern` could come to, whatever the values of its variables. */
+export function withAnyValues(pattern: string): string {
+  return pattern.replace(/\$\{[^}]*\}/g, '*');
 }
 
 /** Makes a text match only itself in `matchesPattern`. */
