@@ -7,6 +7,7 @@ import { accessDenied } from './access.ts';
 import { aliasOperations } from './aliases.ts';
 import { ciphertextOperations } from './ciphertexts.ts';
 import { createKey } from './create-key.ts';
+import { customKeyStoreOperations } from './custom-key-stores.ts';
 import { dataKeyPairOperations } from './data-key-pairs.ts';
 import { dataKeyOperations } from './data-keys.ts';
 import { deleteDueKeys, deletionOperations } from './deletion.ts';
@@ -43,6 +44,7 @@ export function createKms({ rootKey }: { rootKey: RootKey }): Service {
     ...sharedSecretOperations(store),
     ...encapsulationOperations(store),
     ...grantOperations(store),
+    ...customKeyStoreOperations(),
   ];
   return {
     name: 'kms',
