@@ -161,7 +161,7 @@ describe('conditions', () => {
     expect(same('NumericEquals', 'a:b')).toBe(false);
     expect(same('BinaryEquals', 'a:b')).toBe(false);
   });
-  it('see keys without regard to case () => {
+  it('see keys without regard to case', () => {
     expect(when({ stringequals: { 'AWS:SourceIP': '1' } }, { 'aws:SourceIp': '1' })).toBe(true);
   });
 });
