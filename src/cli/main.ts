@@ -25,7 +25,9 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   demo: async () => (await import('./demo.ts')).demoCommand(),
   status: async () => (await import('./status.ts')).statusCommand(),
   account: async () => (await import('./account.ts')).accountCommand(),
+  key: async () => (await import('./key.ts')).keyCommand(),
   volume: async () => (await import('./volume.ts')).volumeCommand(),
+  snapshot: async () => (await import('./snapshot.ts')).snapshotCommand(),
   trail: async () => (await import('./trail.ts')).trailCommand(),
   events: async () => (await import('./events.ts')).eventsCommand(),
 };
