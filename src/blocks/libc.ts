@@ -13,6 +13,8 @@ export interface Libc {
   fadvise(fd: number, offset: number, length: number, advice: number): number;
   lseek(fd: number, offset: number, whence: number): number;
   flock(fd: number, operation: number): number;
+  /** Writes everything of the file system that `fd` is on to stable storage, in a thread of the pool. */
+  syncfs(fd: number): Promise<number>;
   send(fd: number, address: number, length: number, flags: number): number;
   setSocketOption(fd: number, option: number, value: number): number;
   /** Duplicates a descriptor, closed on exec. */
@@ -60,6 +62,7 @@ function bind(): Libc {
   const fadvise = declare('posix_fadvise', 'int', 'int', 'int64_t', 'int64_t', 'int');
   const lseek = declare('lseek', 'int64_t', 'int', 'int64_t', 'int');
   const flock = declare('flock', 'int', 'int', 'int');
+  const syncfs = declare('syncfs', 'int', 'int');
   const send = declare('send', 'intptr_t', 'int', 'intptr_t', 'size_t', 'int');
   const setsockopt = declare('setsockopt', 'int', 'int', 'int', 'int', 'intptr_t', 'uint32_t');
   const fcntl = library.func('int fcntl(int fd, int command, ...)');
@@ -84,6 +87,11 @@ function bind(): Libc {
     fadvise: (fd, offset, length, advice) => -fadvise(fd, offset, length, advice),
     lseek: (fd, offset, whence) => answer(lseek(fd, offset, whence)),
     flock: (fd, operation) => answer(flock(fd, operation)),
+    syncfs: (fd) =>
+      new Promise((resolve, reject) => {
+        // koffi hands the call's errno to the callback's thread.
+        syncfs.async(fd, (error: Error | null, result: number) => (error ? reject(error) : resolve(answer(result))));
+      }),
     send: (fd, address, length, flags) => answer(send(fd, address, length, flags)),
     setSocketOption(fd, name, value) {
       const solSocket = 1;

@@ -15,6 +15,14 @@ export interface BlockName {
 }
 
 /**
+ * Whether a snapshot's id can be part of the name of a file or object. Every store refuses others with a RangeError: what
+ * comes from a manifest or a message never leads outside the store.
+ */
+export function isSnapshotId(value: unknown): value is string {
+  return typeof value === 'string' && /^snap-[0-9a-z]{1,64}$/.test(value);
+}
+
+/**
  * A block store. Every method may reject with a `StoreError`; `signal` ends it early. All writes are durable when `sync`
  * resolves, a manifest (and what it names) when `putManifest` does.
  */
@@ -34,9 +42,16 @@ export interface BlockStore {
   /** Blocks that are there, in no order, manifest or not; `owner` limits them to one snapshot's. */
   listBlocks(owner?: string, signal?: AbortSignal): AsyncIterable<BlockName>;
 
-  /** Undefined when there is none. */
+  /** Snapshots that blocks are stored under, in no order. */
+  listOwners(signal?: AbortSignal): AsyncIterable<string>;
+  /** When a block was stored, ms since the epoch by the store's clock; undefined when it is not there. */
+  blockStoredAt(name: BlockName, signal?: AbortSignal): Promise<number | undefined>;
+
+  /** The file as it is: `Manifest.parse` verifies it. Undefined when there is none. */
   getManifest(snapshotId: string, signal?: AbortSignal): Promise<Buffer | undefined>;
-  /** Atomic, and the last thing that is written of a snapshot. */
+  /** At most the first `length` bytes of it, for `parseManifestHeader`. */
+  getManifestStart(snapshotId: string, length: number, signal?: AbortSignal): Promise<Buffer | undefined>;
+  /** Atomic, and the last thing that is written of a snapshot: everything put before is made durable first. */
   putManifest(snapshotId: string, bytes: Buffer, signal?: AbortSignal): Promise<void>;
   deleteManifest(snapshotId: string, signal?: AbortSignal): Promise<void>;
   listManifests(signal?: AbortSignal): AsyncIterable<string>;
@@ -46,7 +61,15 @@ export interface BlockStore {
   deleteMark(snapshotId: string, signal?: AbortSignal): Promise<void>;
   listMarks(signal?: AbortSignal): AsyncIterable<string>;
 
-  /** Resolves when everything written before is on stable storage. */
+  /** Says that a snapshot is being freed: what its manifest names may be gone by now. */
+  putFreeing(snapshotId: string, signal?: AbortSignal): Promise<void>;
+  deleteFreeing(snapshotId: string, signal?: AbortSignal): Promise<void>;
+  listFreeing(signal?: AbortSignal): AsyncIterable<string>;
+
+  /**
+   * Resolves when everything written before is on stable storage. When it rejects, blocks put since the last one that
+   * resolved may be lost, and have to be put again.
+   */
   sync(): Promise<void>;
   close(): void;
 }

@@ -1,0 +1,479 @@
+// A block store in a directory: one file a block. docs/formats.md has the layout.
+//
+// A block is written under a temporary name, past the page cache where the file system allows that (a snapshot's blocks
+// would only displace what volumes keep there), and renamed. So what has a block's name is whole, after a crash of this
+// process. After one of the machine it need not be: `sync` makes all that was put durable at once, which is much cheaper
+// than a sync for each block, and a manifest is written after it.
+
+import { randomUUID } from 'node:crypto';
+import fs, { constants, mkdirSync, openSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { syncDirectory, writePrivateFile } from '../files/durable.ts';
+import { alignedBuffer, isAligned } from './aligned.ts';
+import {
+  close,
+  codeOf,
+  createNew,
+  fsync,
+  isOpenable,
+  link,
+  makeDirectories,
+  open,
+  openOrUndefined,
+  readdir,
+  readFully,
+  removeIfEmpty,
+  rename,
+  renameInto,
+  stat,
+  unlinkIfThere,
+  writeFully,
+} from './block-files.ts';
+import { libc } from './libc.ts';
+import { type BlockName, type BlockStore, blockBytes, isSnapshotId, StoreError, type StoreErrorCode } from './store.ts';
+import {
+  checkedId,
+  checkedIndex,
+  checkLength,
+  corruptBlock,
+  describeBlock,
+  missingBlock,
+  newStoreFile,
+  parseStoreFile,
+  verifyBlock,
+} from './store-rules.ts';
+
+/** Blocks written at a time; more wait. Four keep a local disk busy, network file systems want some more. */
+const writersMax = 8;
+const deletersMax = 8;
+/** A temporary file of this age is what a crash left. */
+const leftoverAgeMs = 60 * 60 * 1000;
+/** A file that is being written: its temporary name, and memory that direct I/O takes. */
+interface Slot {
+  readonly path: string;
+  buffer?: Buffer;
+}
+
+/**
+ * Opens the store in a directory, and makes it there when `create` says so. Throws StoreError `Unavailable` when there is
+ * none, `Corrupt` when its store.json is damaged.
+ */
+export function openDirectoryStore(path: string, create: boolean): BlockStore {
+  try {
+    const id = create ? makeStore(path) : readStoreFile(path);
+    removeLeftovers(join(path, 'tmp'));
+    return new DirectoryStore(path, id);
+  } catch (error) {
+    throw asStoreError(error, `the block store in ${path} can't be opened`);
+  }
+}
+
+class DirectoryStore implements BlockStore {
+  readonly id: string;
+  readonly location: string;
+  readonly #free: Slot[];
+  readonly #waiting: Array<(slot: Slot) => void> = [];
+  /** Errors of writing back are reported once to each descriptor: this one is open from before the first write. */
+  #directory: number | undefined;
+  #isDirect = isDirectWorthwhile;
+  #sync: { readonly running: Promise<void>; next?: Promise<void> } | undefined;
+
+  constructor(location: string, id: string) {
+    this.location = location;
+    this.id = id;
+    const opening = randomUUID();
+    this.#free = Array.from({ length: writersMax }, (_, slot) => ({
+      path: join(location, 'tmp', `${opening}-${slot}`),
+    }));
+    this.#directory = openSync(location, constants.O_RDONLY | constants.O_DIRECTORY);
+  }
+
+  async getBlock(name: BlockName, sha256: Uint8Array, bytes: Buffer, signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted();
+    checkLength(bytes);
+    const path = this.#blockPath(name);
+    await this.#explain(`block ${describeBlock(name)} can't be read`, async () => {
+      const file = await openOrUndefined(path);
+      if (file === undefined) throw missingBlock(this, name);
+      try {
+        const length = await readFully(file, bytes);
+        if (length < blockBytes) throw corruptBlock(this, name, `it has ${length} bytes`);
+      } finally {
+        await close(file);
+      }
+    });
+    signal?.throwIfAborted();
+    verifyBlock(this, name, sha256, bytes);
+  }
+
+  async putBlock(name: BlockName, bytes: Buffer, signal?: AbortSignal): Promise<void> {
+    checkLength(bytes);
+    const path = this.#blockPath(name);
+    const slot = await this.#take();
+    try {
+      signal?.throwIfAborted();
+      await this.#explain(`block ${describeBlock(name)} can't be written`, async () => {
+        try {
+          await this.#write(slot, bytes);
+          await renameInto(slot.path, path);
+        } catch (error) {
+          await unlinkIfThere(slot.path);
+          throw error;
+        }
+      });
+    } finally {
+      this.#release(slot);
+    }
+  }
+
+  /** A second name for the same file where the file system has that: blocks never change. */
+  async copyBlock(from: BlockName, to: BlockName, signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted();
+    const [source, target] = [this.#blockPath(from), this.#blockPath(to)];
+    const isLinked = await this.#explain(`block ${describeBlock(from)} can't be copied`, async () => {
+      for (let attempt = 0; ; attempt++) {
+        try {
+          await link(source, target);
+          return true;
+        } catch (error) {
+          const code = codeOf(error);
+          if (attempt > 3) throw error;
+          if (code === 'EEXIST') await unlinkIfThere(target);
+          else if (code === 'ENOENT' && (await isOpenable(source))) await makeDirectories(dirname(target));
+          else if (code === 'ENOENT') throw missingBlock(this, from);
+          else if (code === 'EMLINK' || code === 'EPERM' || code === 'ENOTSUP') return false;
+          else throw error;
+        }
+      }
+    });
+    if (!isLinked) await this.#copyBytes(from, to, signal);
+  }
+
+  async deleteBlocks(names: readonly BlockName[], signal?: AbortSignal): Promise<void> {
+    const directories = new Set<string>();
+    let next = 0;
+    const worker = async () => {
+      while (next < names.length) {
+        signal?.throwIfAborted();
+        const name = names[next++]!;
+        const path = this.#blockPath(name);
+        directories.add(dirname(path));
+        await this.#explain(`block ${describeBlock(name)} can't be deleted`, () => unlinkIfThere(path));
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(deletersMax, names.length) }, worker));
+    const owners = new Set([...directories].map((directory) => dirname(directory)));
+    for (const directory of [...directories, ...owners]) await removeIfEmpty(directory);
+  }
+
+  async *listBlocks(owner?: string, signal?: AbortSignal): AsyncGenerator<BlockName> {
+    if (owner === undefined) {
+      for await (const each of this.listOwners(signal)) yield* this.listBlocks(each, signal);
+      return;
+    }
+    const root = join(this.location, 'blocks', checkedId(owner));
+    for (const group of await this.#list(root)) {
+      for (const file of await this.#list(join(root, group))) {
+        signal?.throwIfAborted();
+        if (/^[0-9a-f]{8}$/.test(file)) yield { owner, index: Number.parseInt(file, 16) };
+      }
+    }
+  }
+
+  async *listOwners(signal?: AbortSignal): AsyncGenerator<string> {
+    yield* this.#listIds('blocks', '', signal);
+  }
+
+  async blockStoredAt(name: BlockName): Promise<number | undefined> {
+    const path = this.#blockPath(name);
+    return this.#explain(`block ${describeBlock(name)} can't be looked at`, async () => {
+      // A block that was copied by linking is as new as its name: the change time says so.
+      try {
+        return (await stat(path)).ctimeMs;
+      } catch (error) {
+        if (codeOf(error) === 'ENOENT') return undefined;
+        throw error;
+      }
+    });
+  }
+
+  getManifest(snapshotId: string, signal?: AbortSignal): Promise<Buffer | undefined> {
+    return this.getManifestStart(snapshotId, Number.POSITIVE_INFINITY, signal);
+  }
+
+  async getManifestStart(snapshotId: string, length: number, signal?: AbortSignal): Promise<Buffer | undefined> {
+    signal?.throwIfAborted();
+    const path = this.#manifestPath(snapshotId);
+    return this.#explain(`the manifest of ${snapshotId} can't be read`, async () => {
+      const file = await openOrUndefined(path);
+      if (file === undefined) return undefined;
+      try {
+        const size = fs.fstatSync(file).size;
+        const bytes = Buffer.from(new ArrayBuffer(Math.min(size, length)));
+        return bytes.subarray(0, await readFully(file, bytes, signal));
+      } finally {
+        await close(file);
+      }
+    });
+  }
+
+  async putManifest(snapshotId: string, bytes: Buffer, signal?: AbortSignal): Promise<void> {
+    const path = this.#manifestPath(snapshotId);
+    signal?.throwIfAborted();
+    await this.sync();
+    signal?.throwIfAborted();
+    const fresh = join(this.location, 'tmp', `${randomUUID()}-manifest`);
+    await this.#explain(`the manifest of ${snapshotId} can't be written`, async () => {
+      try {
+        const file = await open(fresh, createNew, 0o600);
+        try {
+          await writeFully(file, bytes);
+          await fsync(file);
+        } finally {
+          await close(file);
+        }
+        await rename(fresh, path);
+        syncDirectory(dirname(path));
+      } catch (error) {
+        await unlinkIfThere(fresh);
+        throw error;
+      }
+    });
+  }
+
+  deleteManifest(snapshotId: string): Promise<void> {
+    return this.#removeFile(this.#manifestPath(snapshotId), `the manifest of ${snapshotId}`);
+  }
+
+  async *listManifests(signal?: AbortSignal): AsyncGenerator<string> {
+    yield* this.#listIds('manifests', '.manifest', signal);
+  }
+
+  putMark(snapshotId: string): Promise<void> {
+    return this.#putEmpty('marks', snapshotId);
+  }
+
+  deleteMark(snapshotId: string): Promise<void> {
+    return this.#removeFile(join(this.location, 'marks', checkedId(snapshotId)), `the mark of ${snapshotId}`);
+  }
+
+  async *listMarks(signal?: AbortSignal): AsyncGenerator<string> {
+    yield* this.#listIds('marks', '', signal);
+  }
+
+  putFreeing(snapshotId: string): Promise<void> {
+    return this.#putEmpty('freeing', snapshotId);
+  }
+
+  deleteFreeing(snapshotId: string): Promise<void> {
+    return this.#removeFile(join(this.location, 'freeing', checkedId(snapshotId)), `the mark of ${snapshotId}`);
+  }
+
+  async *listFreeing(signal?: AbortSignal): AsyncGenerator<string> {
+    yield* this.#listIds('freeing', '', signal);
+  }
+
+  /** One at a time; whoever asks while one runs gets the next, which covers what was written meanwhile. */
+  sync(): Promise<void> {
+    if (!this.#sync) return this.#startSync();
+    const { running } = this.#sync;
+    return (this.#sync.next ??= running.then(
+      () => this.#startSync(),
+      () => this.#startSync(),
+    ));
+  }
+
+  close(): void {
+    const directory = this.#directory;
+    this.#directory = undefined;
+    if (directory === undefined) return;
+    const closeIt = () => fs.closeSync(directory);
+    if (this.#sync) (this.#sync.next ?? this.#sync.running).then(closeIt, closeIt);
+    else closeIt();
+  }
+
+  #startSync(): Promise<void> {
+    const directory = this.#directory;
+    if (directory === undefined) {
+      this.#sync = undefined;
+      return Promise.reject(new StoreError('Unavailable', `the block store in ${this.location} is closed`));
+    }
+    const running = libc()
+      .syncfs(directory)
+      .then((result) => {
+        if (result < 0) throw syncFailed(this.location, -result);
+      })
+      .finally(() => {
+        // A next one that is waited for takes the place by itself.
+        if (this.#sync?.running === running && !this.#sync.next) this.#sync = undefined;
+      });
+    this.#sync = { running };
+    return running;
+  }
+
+  async #write(slot: Slot, bytes: Buffer): Promise<void> {
+    if (this.#isDirect) {
+      try {
+        return await writeNew(slot.path, createNew | constants.O_DIRECT, aligned(slot, bytes));
+      } catch (error) {
+        // Not every file system has direct I/O.
+        if (codeOf(error) !== 'EINVAL') throw error;
+        this.#isDirect = false;
+        await unlinkIfThere(slot.path);
+      }
+    }
+    await writeNew(slot.path, createNew, bytes);
+  }
+
+  async #copyBytes(from: BlockName, to: BlockName, signal?: AbortSignal): Promise<void> {
+    const bytes = alignedBuffer(blockBytes);
+    await this.#explain(`block ${describeBlock(from)} can't be copied`, async () => {
+      const file = await openOrUndefined(this.#blockPath(from));
+      if (file === undefined) throw missingBlock(this, from);
+      try {
+        const length = await readFully(file, bytes);
+        if (length < blockBytes) throw corruptBlock(this, from, `it has ${length} bytes`);
+      } finally {
+        await close(file);
+      }
+    });
+    await this.putBlock(to, bytes, signal);
+  }
+
+  async #putEmpty(folder: string, snapshotId: string): Promise<void> {
+    const path = join(this.location, folder, checkedId(snapshotId));
+    await this.#explain(`${snapshotId} can't be marked`, async () => writePrivateFile(path, '', 'replace'));
+  }
+
+  async #removeFile(path: string, what: string): Promise<void> {
+    await this.#explain(`${what} can't be deleted`, async () => {
+      await unlinkIfThere(path);
+      syncDirectory(dirname(path));
+    });
+  }
+
+  async *#listIds(folder: string, ending: string, signal?: AbortSignal): AsyncGenerator<string> {
+    for (const file of await this.#list(join(this.location, folder))) {
+      signal?.throwIfAborted();
+      if (!file.endsWith(ending)) continue;
+      const id = file.slice(0, file.length - ending.length);
+      if (isSnapshotId(id)) yield id;
+    }
+  }
+
+  #list(directory: string): Promise<string[]> {
+    return this.#explain(`${directory} can't be listed`, async () => {
+      try {
+        return (await readdir(directory)).sort();
+      } catch (error) {
+        if (codeOf(error) === 'ENOENT') return [];
+        throw error;
+      }
+    });
+  }
+
+  #blockPath({ owner, index }: BlockName): string {
+    const hex = checkedIndex(index).toString(16).padStart(8, '0');
+    const group = (index >>> 12).toString(16).padStart(4, '0');
+    return join(this.location, 'blocks', checkedId(owner), group, hex);
+  }
+
+  #manifestPath(snapshotId: string): string {
+    return join(this.location, 'manifests', `${checkedId(snapshotId)}.manifest`);
+  }
+
+  #take(): Promise<Slot> {
+    const slot = this.#free.pop();
+    return slot ? Promise.resolve(slot) : new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  #release(slot: Slot): void {
+    const waiting = this.#waiting.shift();
+    if (waiting) waiting(slot);
+    else this.#free.push(slot);
+  }
+
+  async #explain<T>(what: string, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      throw asStoreError(error, `${what} in the block store ${this.location}`);
+    }
+  }
+}
+
+/** Direct I/O is Linux's; elsewhere the constant is missing. */
+const isDirectWorthwhile = constants.O_DIRECT !== undefined;
+
+function makeStore(path: string): string {
+  for (const folder of ['manifests', 'marks', 'freeing', 'blocks', 'tmp']) {
+    const made = mkdirSync(join(path, folder), { recursive: true, mode: 0o700 });
+    if (made !== undefined) syncDirectory(dirname(made));
+  }
+  const file = join(path, 'store.json');
+  if (!fs.existsSync(file)) {
+    if (readdirSync(join(path, 'blocks')).length > 0 || readdirSync(join(path, 'manifests')).length > 0) {
+      throw new StoreError('Corrupt', `the block store in ${path} has lost its store.json`);
+    }
+    writePrivateFile(file, newStoreFile(), 'keep');
+  }
+  return readStoreFile(path);
+}
+
+function readStoreFile(path: string): string {
+  let text: string;
+  try {
+    text = readFileSync(join(path, 'store.json'), 'utf8');
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT') throw error;
+    throw new StoreError('Unavailable', `there is no block store in ${path}: it has no store.json`);
+  }
+  return parseStoreFile(text, path);
+}
+
+function removeLeftovers(directory: string): void {
+  const now = Date.now();
+  for (const file of fs.existsSync(directory) ? readdirSync(directory) : []) {
+    const path = join(directory, file);
+    const leftAt = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? now;
+    if (now - leftAt > leftoverAgeMs) rmSync(path, { force: true });
+  }
+}
+
+async function writeNew(path: string, flags: number, bytes: Buffer): Promise<void> {
+  const file = await open(path, flags, 0o600);
+  try {
+    await writeFully(file, bytes);
+  } finally {
+    await close(file);
+  }
+}
+
+/** The bytes themselves when direct I/O takes them as they lie. */
+function aligned(slot: Slot, bytes: Buffer): Buffer {
+  if (isAligned(bytes)) return bytes;
+  slot.buffer ??= alignedBuffer(blockBytes);
+  bytes.copy(slot.buffer);
+  return slot.buffer;
+}
+
+const storeErrorCodes: Readonly<Record<string, StoreErrorCode>> = {
+  ENOSPC: 'Full',
+  EDQUOT: 'Full',
+  EFBIG: 'Full',
+  EACCES: 'Denied',
+  EPERM: 'Denied',
+  EROFS: 'Denied',
+};
+
+function asStoreError(error: unknown, what: string): unknown {
+  const { code, syscall, message } = error as NodeJS.ErrnoException;
+  if (error instanceof StoreError || code === undefined || syscall === undefined) return error;
+  return new StoreError(storeErrorCodes[code] ?? 'Unavailable', `${what}: ${message}`, { cause: error });
+}
+
+function syncFailed(location: string, errno: number): StoreError {
+  const [enospc, edquot] = [28, 122];
+  const code = errno === enospc || errno === edquot ? 'Full' : 'Unavailable';
+  return new StoreError(code, `the block store in ${location} could not be synced: syncfs failed with errno ${errno}`);
+}

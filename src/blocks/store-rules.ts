@@ -1,0 +1,58 @@
+// What all block stores have in common: how blocks are checked and named in messages, and what store.json says.
+
+import { hash, randomUUID } from 'node:crypto';
+import { type BlockName, blockBytes, isSnapshotId, StoreError } from './store.ts';
+
+const format = 1;
+
+type Located = { readonly location: string };
+
+export function checkedId(snapshotId: string): string {
+  if (!isSnapshotId(snapshotId)) throw new RangeError(`${JSON.stringify(snapshotId)} is no snapshot's id`);
+  return snapshotId;
+}
+
+export function checkedIndex(index: number): number {
+  if (!Number.isInteger(index) || index < 0 || index > 0xffff_ffff) throw new RangeError(`no block has index ${index}`);
+  return index;
+}
+
+export function checkLength(bytes: Buffer): void {
+  if (bytes.length !== blockBytes) throw new RangeError(`a block has ${blockBytes} bytes, not ${bytes.length}`);
+}
+
+/** `12 of snap-0123456789abcdef0` */
+export function describeBlock({ owner, index }: BlockName): string {
+  return `${index} of ${owner}`;
+}
+
+export function missingBlock({ location }: Located, name: BlockName): StoreError {
+  return new StoreError('Missing', `block ${describeBlock(name)} is missing in the block store ${location}`);
+}
+
+export function corruptBlock({ location }: Located, name: BlockName, why: string): StoreError {
+  return new StoreError('Corrupt', `block ${describeBlock(name)} in the block store ${location} is damaged: ${why}`);
+}
+
+export function verifyBlock(store: Located, name: BlockName, sha256: Uint8Array, bytes: Buffer): void {
+  if (!hash('sha256', bytes, 'buffer').equals(sha256)) throw corruptBlock(store, name, 'its SHA-256 is another');
+}
+
+/** The id in a store.json. Throws StoreError `Corrupt`. */
+export function parseStoreFile(text: string, location: string): string {
+  let content: { format?: unknown; id?: unknown } | null;
+  try {
+    content = JSON.parse(text);
+  } catch (cause) {
+    throw new StoreError('Corrupt', `store.json of the block store ${location} is damaged`, { cause });
+  }
+  if (content?.format !== format || typeof content.id !== 'string') {
+    throw new StoreError('Corrupt', `store.json of the block store ${location} is damaged, or of a later version`);
+  }
+  return content.id;
+}
+
+/** The text of a new store's store.json. */
+export function newStoreFile(): string {
+  return `${JSON.stringify({ format, id: randomUUID(), createdAt: new Date().toISOString() })}\n`;
+}
