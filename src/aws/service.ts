@@ -99,6 +99,8 @@ export interface Operation<Input = any, Output = any, Subject = any> {
   readonly effect: 'reads' | 'writes' | 'waits';
   /** CloudTrail's `readOnly`. Default: effect is `reads`. */
   readonly readOnly?: boolean;
+  /** CloudTrail's `eventName`, for one that is a part of another operation. Default: `name`. */
+  readonly eventName?: string;
   /** False for the system's own chatter (a host's Sync), which is not an API call of a customer. Default true. */
   readonly recorded?: boolean;
   /**

@@ -98,6 +98,15 @@ export function boolean(): Constraint {
   };
 }
 
+/** A point in time, already decoded; never the `Invalid Date`. */
+export function timestamp(): Constraint {
+  return {
+    check(value) {
+      if (!(value instanceof Date) || Number.isNaN(value.getTime())) throw wrongType(value, 'Timestamp');
+    },
+  };
+}
+
 /** Bytes, already decoded from base64; never shown in a message. */
 export function blob(rules: { min?: number; max?: number } = {}): Constraint {
   return {

@@ -60,7 +60,7 @@ export function trailRecords(
     const rest = {
       eventTime: wholeSecond(time),
       eventSource: service.eventSource,
-      eventName: operation.name,
+      eventName: operation.eventName ?? operation.name,
       awsRegion: call.region,
       sourceIPAddress: call.sourceIp,
       userAgent: call.userAgent.slice(0, textLengthMax),
@@ -86,7 +86,7 @@ export function trailRecords(
       account,
       region: call.region,
       time,
-      eventName: operation.name,
+      eventName: operation.eventName ?? operation.name,
       userName: user,
       resources: (
         details.lookupResources ?? (resources ?? []).map(({ ARN, type }) => ({ name: ARN, type: type ?? '' }))

@@ -216,6 +216,10 @@ describe('ReEncrypt', () => {
         destinationEncryptionContext: { to: 'b' },
       },
       resources: [a, b].map(({ Arn }) => ({ ARN: Arn, accountId: '123456789012', type: 'AWS::KMS::Key' })),
+      additionalEventData: {
+        sourceKeyMaterialId: a.CurrentKeyMaterialId,
+        destinationKeyMaterialId: b.CurrentKeyMaterialId,
+      },
     });
     const opened = await kms.run('Decrypt', { CiphertextBlob: moved.CiphertextBlob, EncryptionContext: { to: 'b' } });
     expect(opened).toMatchObject({ KeyId: b.Arn, Plaintext: bytes('x') });
@@ -271,12 +275,13 @@ describe('GenerateDataKey', () => {
   });
 
   test('is recorded as CloudTrail documents it, without any key', async () => {
-    const { KeyId, Arn } = await kms.key();
+    const { KeyId, Arn, CurrentKeyMaterialId } = await kms.key();
     await kms.run('GenerateDataKeyWithoutPlaintext', { KeyId, NumberOfBytes: 64, EncryptionContext: volume });
     expect(kms.last.record).toEqual({
       requestParameters: { keyId: KeyId, numberOfBytes: 64, encryptionContext: volume },
       responseElements: undefined,
       resources: [{ ARN: Arn, accountId: '123456789012', type: 'AWS::KMS::Key' }],
+      additionalEventData: { keyMaterialId: CurrentKeyMaterialId },
     });
   });
 });

@@ -50,6 +50,8 @@ const encrypt = (store: KeyStore) =>
       encryptionAlgorithm: symmetric,
       ...parameters(input, ['KeyId', 'EncryptionContext', 'EncryptionAlgorithm', 'DryRun']),
     }),
+    additional: ({ EncryptionAlgorithm }, key) =>
+      EncryptionAlgorithm === symmetric ? { keyMaterialId: key.keyMaterialId } : undefined,
     async handle(call, input, key) {
       const algorithm = input.EncryptionAlgorithm ?? symmetric;
       requireEnabled(key);
@@ -113,12 +115,13 @@ const decrypt = (store: KeyStore) =>
         ...(algorithm === symmetric ? { KeyMaterialId: sourceMaterialId(source) } : {}),
       };
     },
-    record: (_call, input, _output, source) => ({
+    record: (_call, input, output, source) => ({
       requestParameters: {
         encryptionAlgorithm: symmetric,
         ...parameters(input, ['KeyId', 'EncryptionContext', 'EncryptionAlgorithm', 'DryRun', 'DryRunModifiers']),
       },
       resources: source ? [keyResource(source.key)] : [],
+      ...(output?.KeyMaterialId ? { additionalEventData: { keyMaterialId: output.KeyMaterialId } } : {}),
     }),
   });
 
@@ -188,13 +191,21 @@ const reEncrypt = (store: KeyStore) =>
         plaintext?.fill(0);
       }
     },
-    record: (_call, input, _output, subject) => ({
+    record: (_call, input, output, subject) => ({
       requestParameters: {
         sourceEncryptionAlgorithm: symmetric,
         destinationEncryptionAlgorithm: symmetric,
         ...parameters(input, reEncryptRecorded),
       },
       resources: subject ? [keyResource(subject.source.key), keyResource(subject.destination.key)] : [],
+      ...(output?.SourceKeyMaterialId || output?.DestinationKeyMaterialId
+        ? {
+            additionalEventData: {
+              sourceKeyMaterialId: output.SourceKeyMaterialId,
+              destinationKeyMaterialId: output.DestinationKeyMaterialId,
+            },
+          }
+        : {}),
     }),
   });
 

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import {
   type CreateKeyRequest,
   type CreateKeyResponse,
@@ -14,8 +13,10 @@ import { operation } from '../aws/service.ts';
 import { boolean, oneOf, structure, text, validate } from '../aws/validate.ts';
 import { accountAccess, type Conditions } from './access.ts';
 import { descriptionText, policyText } from './constraints.ts';
+import { noCustomKeyStores } from './custom-key-stores.ts';
+import { newKeyId, newMultiRegionKeyId } from './key-ids.ts';
 import { keyMetadata, metadataRecord } from './key-metadata.ts';
-import { newMaterial, usageOf } from './key-specs.ts';
+import { newMaterial, requireImportable, usageOf } from './key-specs.ts';
 import { type Key, type KeyStore, keyArn, type NewKey } from './key-store.ts';
 import { checkPolicy, defaultPolicy } from './policy-document.ts';
 import type { KmsTables } from './records.ts';
@@ -112,18 +113,15 @@ function planOf(request: CreateKeyRequest): Plan {
   const usage = usageOf(spec, request.KeyUsage ?? undefined);
   const origin = request.Origin ?? 'AWS_KMS';
   if (request.CustomKeyStoreId || origin === 'AWS_CLOUDHSM' || origin === 'EXTERNAL_KEY_STORE')
-    throw new AwsError(
-      'UnsupportedOperationException',
-      `Custom key stores are not supported: Origin must be AWS_KMS or EXTERNAL, without a CustomKeyStoreId.`,
-    );
+    throw noCustomKeyStores();
   if (request.XksKeyId)
     throw new AwsError('ValidationException', 'XksKeyId is valid only with an Origin of EXTERNAL_KEY_STORE.');
-  if (request.MultiRegion) throw new AwsError('UnsupportedOperationException', 'Multi-Region keys are not supported.');
+  if (origin === 'EXTERNAL') requireImportable(spec);
   return { spec, usage, origin };
 }
 
 function newRow(call: Call, request: CreateKeyRequest, plan: Plan): NewKey {
-  const keyId = randomUUID();
+  const keyId = request.MultiRegion ? newMultiRegionKeyId() : newKeyId();
   const bypass = request.BypassPolicyLockoutSafetyCheck ?? false;
   if (request.Policy)
     checkPolicy(call, request.Policy, keyArn({ region: call.region, account: call.account, key_id: keyId }), bypass);
@@ -140,11 +138,12 @@ function newRow(call: Call, request: CreateKeyRequest, plan: Plan): NewKey {
     managed_alias: null,
     state: plan.origin === 'EXTERNAL' ? 'PendingImport' : 'Enabled',
     deletion_at: null,
+    ...(request.MultiRegion ? { primary_region: call.region } : {}),
     policy: request.Policy ?? defaultPolicy(call),
   };
 }
 
-async function checkKeyCount(call: Call): Promise<void> {
+export async function checkKeyCount(call: Call): Promise<void> {
   const kms: Kysely<KmsTables> = call.db;
   const { count } = await kms
     .selectFrom('kms_keys')
@@ -161,7 +160,8 @@ function conditions(request: CreateKeyRequest, plan: Plan): Conditions {
     'kms:KeySpec': plan.spec,
     'kms:KeyUsage': plan.usage,
     'kms:KeyOrigin': plan.origin,
-    'kms:MultiRegion': 'false',
+    'kms:MultiRegion': String(request.MultiRegion ?? false),
+    ...(request.MultiRegion ? { 'kms:MultiRegionKeyType': 'PRIMARY' } : {}),
     'kms:BypassPolicyLockoutSafetyCheck': String(request.BypassPolicyLockoutSafetyCheck ?? false),
     ...tagConditions(request.Tags),
   };

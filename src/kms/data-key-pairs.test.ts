@@ -131,7 +131,7 @@ test('more RSA pairs than there are processors are made all the same, one after 
 });
 
 test('spec and context decide about access, and are recorded', async () => {
-  const { KeyId, Arn } = await kms.key();
+  const { KeyId, Arn, CurrentKeyMaterialId } = await kms.key();
   await kms.run('GenerateDataKeyPair', { KeyId, KeyPairSpec: 'ECC_NIST_P384', EncryptionContext });
   expect(kms.last.access).toMatchObject([
     {
@@ -148,6 +148,7 @@ test('spec and context decide about access, and are recorded', async () => {
     requestParameters: { keyId: KeyId, keyPairSpec: 'ECC_NIST_P384', encryptionContext: EncryptionContext },
     responseElements: undefined,
     resources: [{ ARN: Arn, accountId: '123456789012', type: 'AWS::KMS::Key' }],
+    additionalEventData: { keyMaterialId: CurrentKeyMaterialId },
   });
   expect(kms.kms.operations.GenerateDataKeyPair!.readOnly).toBe(true);
 });

@@ -36,6 +36,7 @@ const common = {
   grantTokens: true,
   conditions,
   parameters: ['KeyId', 'EncryptionContext', 'KeyPairSpec', 'DryRun'],
+  additional: ({ KeyMaterialId }: GenerateDataKeyPairWithoutPlaintextResponse) => ({ keyMaterialId: KeyMaterialId }),
 } as const;
 
 export const dataKeyPairOperations = (store: KeyStore) => [

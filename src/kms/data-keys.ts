@@ -62,6 +62,7 @@ export const dataKeyOperations = (store: KeyStore) => [
     },
     conditions: dataKeyConditions,
     parameters: recorded,
+    additional: ({ KeyMaterialId }) => ({ keyMaterialId: KeyMaterialId }),
     async handle(call, input, key) {
       const plaintext = newDataKey(call, input, key, 'GenerateDataKey');
       const encrypted = await encryptDataKey(call, store, key, plaintext, input);
@@ -78,6 +79,7 @@ export const dataKeyOperations = (store: KeyStore) => [
     check: checkDataKeyInput,
     conditions: dataKeyConditions,
     parameters: recorded,
+    additional: ({ KeyMaterialId }) => ({ keyMaterialId: KeyMaterialId }),
     async handle(call, input, key) {
       const plaintext = newDataKey(call, input, key, 'GenerateDataKeyWithoutPlaintext');
       try {

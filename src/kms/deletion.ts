@@ -13,7 +13,7 @@ import { integer, required, structure } from '../aws/validate.ts';
 import { keyIdText } from './constraints.ts';
 import { keyNotFound } from './identifiers.ts';
 import { keyOperation } from './key-operation.ts';
-import { requireNotPendingDeletion } from './key-states.ts';
+import { hasMaterial, isPrimary, requireNotPendingDeletion } from './key-states.ts';
 import { type Key, type KeyStore, keyArn } from './key-store.ts';
 import type { KmsTables } from './records.ts';
 import { keyResource, trailDate } from './trail.ts';
@@ -43,13 +43,19 @@ export const deletionOperations = (store: KeyStore) => [
     parameters: (input) => ({ keyId: input.KeyId, pendingWindowInDays: input.PendingWindowInDays ?? daysMax }),
     response: ({ KeyId, DeletionDate, KeyState, PendingWindowInDays }) => ({
       keyId: KeyId,
-      deletionDate: trailDate(DeletionDate!),
+      ...(DeletionDate ? { deletionDate: trailDate(DeletionDate) } : {}),
       keyState: KeyState,
       pendingWindowInDays: PendingWindowInDays,
     }),
     async handle(call, input, key) {
       requireNotPendingDeletion(key);
       const days = input.PendingWindowInDays ?? daysMax;
+      if (key.multiRegion?.replicas.length && isPrimary(key)) {
+        // Its waiting period begins when the last of its replicas is gone.
+        const state = 'PendingReplicaDeletion';
+        await store.update(call.db, key, { state, deletion_window_days: days });
+        return { KeyId: key.arn, KeyState: state, PendingWindowInDays: days };
+      }
       const deletionAt = call.clock.now() + days * msPerDay;
       await store.update(call.db, key, { state: 'PendingDeletion', deletion_at: deletionAt });
       return {
@@ -68,11 +74,11 @@ export const deletionOperations = (store: KeyStore) => [
     parameters: ['KeyId'],
     response: ({ KeyId }) => ({ keyId: KeyId }),
     async handle(call, _input, key) {
-      if (key.state !== 'PendingDeletion')
+      if (key.state !== 'PendingDeletion' && key.state !== 'PendingReplicaDeletion')
         throw new AwsError('KMSInvalidStateException', `${key.arn} is not pending deletion.`);
-      // A key whose material was never imported waits for it again.
-      const state = key.material_id ? 'Disabled' : 'PendingImport';
-      await store.update(call.db, key, { state, deletion_at: null });
+      // A key whose imported material is not there waits for it again.
+      const state = hasMaterial(key) ? 'Disabled' : 'PendingImport';
+      await store.update(call.db, key, { state, deletion_at: null, deletion_window_days: null });
       return { KeyId: key.arn };
     },
   }),
@@ -95,6 +101,7 @@ const deleteKey = (store: KeyStore) =>
       // A deletion that was cancelled since the key was found to be due does not happen.
       if (key.deletion_at === null || key.deletion_at > call.clock.now()) return {};
       await store.destroy(call.db, key);
+      if (key.multiRegion && !isPrimary(key)) await startPrimaryDeletion(call, store, key);
       call.emit({
         source: 'aws.kms',
         detailType: 'KMS CMK Deletion',
@@ -103,8 +110,19 @@ const deleteKey = (store: KeyStore) =>
       });
       return {};
     },
-    record: (_call, _input, _output, key) => ({ resources: key ? [keyResource(key)] : [] }),
+    record: (_call, _input, _output, key) => ({
+      resources: key ? [keyResource(key)] : [],
+      serviceEventDetails: {},
+    }),
   });
+
+/** Begins the waiting period of a primary key that is to be deleted, if the replica that is gone was its last. */
+async function startPrimaryDeletion(call: Call, store: KeyStore, replica: Key): Promise<void> {
+  const primary = await store.byId(call, replica.multiRegion!.primary, replica.key_id);
+  if (primary?.state !== 'PendingReplicaDeletion' || primary.multiRegion!.replicas.length > 0) return;
+  const deletion_at = call.clock.now() + primary.deletion_window_days! * msPerDay;
+  await store.update(call.db, primary, { state: 'PendingDeletion', deletion_at, deletion_window_days: null });
+}
 
 /** Destroys the keys whose waiting period is over, each by itself, in the name of its own account and region. */
 export async function deleteDueKeys(call: Call): Promise<void> {

@@ -10,15 +10,21 @@ import { createKey } from './create-key.ts';
 import { customKeyStoreOperations } from './custom-key-stores.ts';
 import { dataKeyPairOperations } from './data-key-pairs.ts';
 import { dataKeyOperations } from './data-keys.ts';
-import { deleteDueKeys, deletionOperations } from './deletion.ts';
+import { deletionOperations } from './deletion.ts';
 import { encapsulationOperations } from './encapsulation.ts';
 import { grantOperations } from './grants.ts';
+import { housekeeping } from './housekeeping.ts';
+import { importOperations } from './import-material.ts';
+import { importParameterOperations } from './import-parameters.ts';
 import { KeyStore } from './key-store.ts';
 import { keyOperations } from './keys.ts';
 import { macOperations } from './macs.ts';
+import { deleteExpiredKeyMaterial } from './material-expiry.ts';
 import { policyOperations } from './policies.ts';
 import { publicKeyOperations } from './public-keys.ts';
 import { kmsMigrations } from './records.ts';
+import { replicationOperations } from './replication.ts';
+import { rotateKeyOperations } from './rotate-key.ts';
 import { rotationOperations } from './rotation.ts';
 import { sharedSecretOperations } from './shared-secrets.ts';
 import { signatureOperations } from './signatures.ts';
@@ -35,6 +41,11 @@ export function createKms({ rootKey }: { rootKey: RootKey }): Service {
     ...tagOperations(store),
     ...policyOperations(store),
     ...rotationOperations(store),
+    ...rotateKeyOperations(store),
+    ...importParameterOperations(store),
+    ...importOperations(store),
+    deleteExpiredKeyMaterial(store),
+    ...replicationOperations(store),
     ...ciphertextOperations(store),
     ...dataKeyOperations(store),
     ...publicKeyOperations(store),
@@ -57,6 +68,6 @@ export function createKms({ rootKey }: { rootKey: RootKey }): Service {
     catalogue,
     migrations: kmsMigrations,
     accessDenied,
-    housekeeping: deleteDueKeys,
+    housekeeping,
   };
 }

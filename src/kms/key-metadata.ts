@@ -1,5 +1,7 @@
 import type { KeyMetadata, KeySpec, KeyUsageType } from '@aws-sdk/client-kms';
+import { keyArn } from './key-ids.ts';
 import { algorithmsOf } from './key-specs.ts';
+import { hasMaterial, isPrimary } from './key-states.ts';
 import type { Key } from './key-store.ts';
 import { lowerCamel, trailDate } from './trail.ts';
 
@@ -21,8 +23,31 @@ export function keyMetadata(key: Key): KeyMetadata & { KeyId: string } {
     CustomerMasterKeySpec: key.key_spec as KeyMetadata['CustomerMasterKeySpec'],
     KeySpec: key.key_spec as KeySpec,
     ...algorithmsOf(key.key_spec, key.key_usage),
-    MultiRegion: false,
+    ...expiration(key),
+    ...multiRegion(key),
     ...(isSymmetric && key.keyMaterialId ? { CurrentKeyMaterialId: key.keyMaterialId } : {}),
+  };
+}
+
+/** Of imported material, while it is there. */
+function expiration(key: Key): Partial<KeyMetadata> {
+  if (key.origin !== 'EXTERNAL' || !hasMaterial(key)) return {};
+  if (key.material_expires_at === null) return { ExpirationModel: 'KEY_MATERIAL_DOES_NOT_EXPIRE' };
+  return { ExpirationModel: 'KEY_MATERIAL_EXPIRES', ValidTo: new Date(key.material_expires_at) };
+}
+
+function multiRegion(key: Key): Partial<KeyMetadata> {
+  if (!key.multiRegion) return { MultiRegion: false };
+  const { primary, replicas } = key.multiRegion;
+  const related = (region: string) => ({ Arn: keyArn({ ...key, region }), Region: region });
+  return {
+    MultiRegion: true,
+    MultiRegionConfiguration: {
+      MultiRegionKeyType: isPrimary(key) ? 'PRIMARY' : 'REPLICA',
+      PrimaryKey: related(primary),
+      ReplicaKeys: replicas.map(related),
+    },
+    ...(key.deletion_window_days !== null ? { PendingDeletionWindowInDays: key.deletion_window_days } : {}),
   };
 }
 
@@ -31,7 +56,13 @@ export function metadataRecord(metadata: object): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(metadata).map(([name, value]) => [
       name === 'AWSAccountId' ? name : lowerCamel(name),
-      value instanceof Date ? trailDate(value) : value,
+      recordedValue(value),
     ]),
   );
+}
+
+function recordedValue(value: unknown): unknown {
+  if (value instanceof Date) return trailDate(value);
+  if (Array.isArray(value)) return value.map(recordedValue);
+  return typeof value === 'object' && value !== null ? metadataRecord(value) : value;
 }

@@ -35,6 +35,8 @@ interface KeyOperation<Input extends KeyInput, Output> {
   /** Members of the request that the trail shows, or how to show them. */
   readonly parameters: readonly string[] | ((input: Input) => Record<string, unknown> | null);
   readonly response?: (output: Output, key: Key) => Record<string, unknown> | null;
+  /** CloudTrail's `additionalEventData`. */
+  readonly additional?: (output: Output, key: Key) => Record<string, unknown> | undefined;
 }
 
 export function keyOperation<Input extends KeyInput, Output>(
@@ -68,6 +70,9 @@ export function keyOperation<Input extends KeyInput, Output>(
           : parameters(input, definition.parameters),
       responseElements: output !== undefined && subject ? definition.response?.(output, subject.key) : null,
       resources: subject ? [keyResource(subject.key)] : [],
+      ...(output !== undefined && subject && definition.additional
+        ? { additionalEventData: definition.additional(output, subject.key) }
+        : {}),
     }),
   });
 }

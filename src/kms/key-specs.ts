@@ -143,6 +143,28 @@ export function isAsymmetric(spec: string): boolean {
   return typeof specs[spec]?.material === 'object';
 }
 
+/** How long the material of a symmetric or HMAC key is, in bytes. */
+export function materialBytes(spec: string): number {
+  return specs[spec]!.material as number;
+}
+
+/** The length of an RSA key's modulus, in bits. */
+export function rsaBitsOf(spec: string): number {
+  return Number(spec.slice('RSA_'.length));
+}
+
+/**
+ * @throws {AwsError} UnsupportedOperationException for a spec whose material can't be imported. Source: API_ImportKeyMaterial,
+ * which has symmetric, HMAC, RSA and elliptic curve keys
+ */
+export function requireImportable(spec: string): void {
+  if (spec.startsWith('ML_'))
+    throw new AwsError(
+      'UnsupportedOperationException',
+      `Key material can't be imported for KeySpec ${spec}: Origin EXTERNAL is not valid.`,
+    );
+}
+
 /** OpenSSL's name of an elliptic curve key's curve. */
 export function curveOf(spec: string): string | undefined {
   const material = specs[spec]?.material;

@@ -20,8 +20,32 @@ export function requireNotPendingDeletion(key: Key): void {
     throw new AwsError('KMSInvalidStateException', `${key.arn} is pending replica deletion.`);
 }
 
+/** Whether a key has all the material that it ever had for good. Imported material may be missing. */
+export const hasMaterial = (key: Key): boolean => key.material_id !== null && key.materials_missing === 0;
+
 export function requireMaterial(key: Key): void {
   if (key.state === 'PendingImport') throw new AwsError('KMSInvalidStateException', `${key.arn} is pending import.`);
+}
+
+/** @throws {AwsError} UnsupportedOperationException unless the key's material is imported */
+export function requireExternal(key: Key): void {
+  if (key.origin !== 'EXTERNAL')
+    throw new AwsError(
+      'UnsupportedOperationException',
+      `${key.arn} origin is ${key.origin} which is not valid for this operation.`,
+    );
+}
+
+/** Whether a key is not the replica of another. */
+export const isPrimary = ({ region, multiRegion }: Key): boolean => !multiRegion || multiRegion.primary === region;
+
+/** @throws {AwsError} UnsupportedOperationException for a replica of a multi-Region key */
+export function requirePrimary(key: Key, operation: string): void {
+  if (!isPrimary(key))
+    throw new AwsError(
+      'UnsupportedOperationException',
+      `${key.arn} is a multi-Region replica key which is not valid for ${operation}; its primary key is in ${key.multiRegion!.primary}.`,
+    );
 }
 
 /** @throws {AwsError} InvalidKeyUsageException unless the key is for `usage` */

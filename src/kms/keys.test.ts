@@ -92,11 +92,11 @@ describe('CreateKey', () => {
     }
   });
 
-  test('says what it has not: custom key stores, multi-Region keys, SM2', async () => {
+  test('says what it has not: custom key stores, SM2, imported ML-DSA keys', async () => {
     for (const input of [
       { Origin: 'AWS_CLOUDHSM', CustomKeyStoreId: 'cks-1' },
-      { MultiRegion: true },
       { KeySpec: 'SM2', KeyUsage: 'SIGN_VERIFY' },
+      { KeySpec: 'ML_DSA_44', KeyUsage: 'SIGN_VERIFY', Origin: 'EXTERNAL' },
     ])
       expect(await kms.code('CreateKey', input)).toBe('UnsupportedOperationException');
   });

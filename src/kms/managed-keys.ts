@@ -5,6 +5,10 @@ import type { Call } from '../aws/call.ts';
 import { newMaterial } from './key-specs.ts';
 import type { Key, KeyStore } from './key-store.ts';
 
+/** How often they rotate by themselves. Source: KMS developer guide, "AWS managed keys". */
+const rotationDays = 365;
+const msPerDay = 86_400_000;
+
 interface ManagedKey {
   /** The service whose calls alone may use it. */
   readonly service: string;
@@ -53,6 +57,8 @@ export async function ensureManagedKey(call: Call, store: KeyStore, alias: strin
         managed_alias: alias,
         state: 'Enabled',
         deletion_at: null,
+        rotation_period_days: rotationDays,
+        next_rotation_at: call.clock.now() + rotationDays * msPerDay,
         policy: JSON.stringify(managedPolicy(call, managed), null, 2),
       },
       material,
