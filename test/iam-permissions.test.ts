@@ -104,14 +104,14 @@ describe('a user', () => {
 
   it('is stopped by an explicit deny anywhere', async () => {
     const alice = await user('alice', allow('*'), deny('kms:Encrypt'));
-    await refused(encrypt(alice), 'because of an explicit deny in an identity-based policy');
+    await refused(encrypt(alice), 'with an explicit deny in an identity-based policy');
     const own = { Effect: 'Allow', Principal: { AWS: alice.arn }, Action: 'kms:Encrypt', Resource: '*' };
     await keyPolicy(own);
-    await refused(encrypt(alice), 'because of an explicit deny in an identity-based policy');
+    await refused(encrypt(alice), 'with an explicit deny in an identity-based policy');
     await give('alice', allow('*'));
     await encrypt(alice);
     await keyPolicy(own, { ...own, Effect: 'Deny' });
-    await refused(encrypt(alice), 'because of an explicit deny in a resource-based policy');
+    await refused(encrypt(alice), 'with an explicit deny in a resource-based policy');
   });
 
   it('needs no identity policy where the key policy names it, and gets nowhere where that leaves out the account', async () => {
@@ -167,7 +167,7 @@ describe('a user', () => {
       PolicyDocument: policy(deny('kms:Encrypt')),
       SetAsDefault: true,
     });
-    await refused(encrypt(alice), 'because of an explicit deny in a permissions boundary');
+    await refused(encrypt(alice), 'with an explicit deny in a permissions boundary');
     await iam('DeleteUserPermissionsBoundary', { UserName: 'alice' });
     await encrypt(alice);
   });

@@ -88,7 +88,7 @@ describe('AssumeRole', () => {
     for (const name of ['closed', 'nosuch'])
       await expect(assume(name)).rejects.toMatchObject({
         name: 'AccessDenied',
-        message: `User: ${aliceArn} is not authorized to perform: sts:AssumeRole on resource: arn:aws:iam::${account}:role/jobs/${name} because no resource-based policy allows the sts:AssumeRole action`,
+        message: `User: ${aliceArn} is not authorized to perform: sts:AssumeRole on resource: arn:aws:iam::${account}:role/jobs/${name} because no role trust policy allows the sts:AssumeRole action`,
       });
     await expect(assume('worker', {}, server)).rejects.toThrow('Roles may not be assumed by root accounts.');
   });

@@ -63,7 +63,10 @@ export interface Denial {
    * depend on it.
    */
   readonly isHidden?: boolean;
-  /** The end of the sentence "… is not authorized to perform: A on resource: R because ‹reason›". */
+  /**
+   * The end of the sentence "… is not authorized to perform: A on resource: R because ‹reason›", or, for an explicit deny,
+   * "… with ‹reason›" (denial.ts).
+   */
   readonly reason: string;
 }
 

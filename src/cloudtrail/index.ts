@@ -1,6 +1,7 @@
 /** CloudTrail: the audit record. Every call leaves a record here before its answer leaves (gateway/pipeline.ts). */
 import * as sdk from '@aws-sdk/client-cloudtrail';
 import { catalogueOf } from '../aws/catalogue.ts';
+import { denialSentence } from '../aws/denial.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { Service } from '../aws/service.ts';
 import { lookupEvents } from './lookup.ts';
@@ -16,11 +17,7 @@ export function createCloudTrail(): Service {
     operations: { LookupEvents: lookupEvents },
     catalogue: catalogueOf(sdk),
     migrations: trailMigrations,
-    accessDenied: (call, { request, reason }) =>
-      new AwsError(
-        'AccessDeniedException',
-        `User: ${call.principal.arn} is not authorized to perform: ${request.action} because ${reason}`,
-      ),
+    accessDenied: (call, denial) => new AwsError('AccessDeniedException', denialSentence(call, denial)),
     housekeeping: purgeHistory,
   };
 }

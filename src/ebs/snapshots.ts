@@ -2,6 +2,7 @@
 import { formatArn } from '../aws/arn.ts';
 import type { BlockRequest } from '../aws/block-protocol.ts';
 import type { Call } from '../aws/call.ts';
+import { denialSentence } from '../aws/denial.ts';
 import type { DirectSnapshot, DirectSnapshotKey } from '../aws/direct-snapshots.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { AccessRequest, Denial } from '../aws/service.ts';
@@ -104,10 +105,9 @@ export async function askHost<Kind extends BlockRequest['kind']>(
 }
 
 /** A refusal, as EBS direct words it. */
-export function accessDenied(call: Call, { request, reason }: Denial): AwsError {
-  return new AwsError(
-    'AccessDeniedException',
-    `User: ${call.principal.arn} is not authorized to perform: ${request.action} on resource: ${request.resource} because ${reason}`,
-    { httpStatus: 403, members: { Reason: 'UNAUTHORIZED_ACCOUNT' } },
-  );
+export function accessDenied(call: Call, denial: Denial): AwsError {
+  return new AwsError('AccessDeniedException', denialSentence(call, denial), {
+    httpStatus: 403,
+    members: { Reason: 'UNAUTHORIZED_ACCOUNT' },
+  });
 }

@@ -4,6 +4,7 @@
  */
 import { formatArn } from '../aws/arn.ts';
 import type { Call } from '../aws/call.ts';
+import { denialSentence } from '../aws/denial.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { AccessRequest, Denial } from '../aws/service.ts';
 import type { InstanceRow, VolumeRow } from './records.ts';
@@ -98,11 +99,10 @@ function resourceTagContext(tags: ReadonlyMap<string, string>): Context {
 }
 
 /** A refusal, as EC2 words it. */
-export function unauthorized(call: Call, { request, reason }: Denial): AwsError {
+export function unauthorized(call: Call, denial: Denial): AwsError {
   return new AwsError(
     'UnauthorizedOperation',
-    `You are not authorized to perform this operation. User: ${call.principal.arn} is not authorized to perform: ` +
-      `${request.action} on resource: ${request.resource} because ${reason}`,
+    `You are not authorized to perform this operation. ${denialSentence(call, denial)}`,
     { httpStatus: 403 },
   );
 }

@@ -1,6 +1,7 @@
 /** EC2's part in block storage: volumes, the instances they are attached to, and the hosts that do the work. */
 import * as sdk from '@aws-sdk/client-ec2';
 import { catalogueOf } from '../aws/catalogue.ts';
+import { denialSentence } from '../aws/denial.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { Operation, Service } from '../aws/service.ts';
 import { unauthorized } from './access.ts';
@@ -90,12 +91,8 @@ export function createCofferHost(): Service {
     operations: byName([createSync()]),
     catalogue: {},
     migrations: [],
-    accessDenied: (call, { request, reason }) =>
-      new AwsError(
-        'AccessDeniedException',
-        `User: ${call.principal.arn} is not authorized to perform: ${request.action} because ${reason}`,
-        { httpStatus: 403 },
-      ),
+    accessDenied: (call, denial) =>
+      new AwsError('AccessDeniedException', denialSentence(call, denial), { httpStatus: 403 }),
   };
 }
 

@@ -1,4 +1,5 @@
 /** The system's own operations, beside AWS's: what the `coffer` command asks a server. Bodies are plain JSON. */
+import { denialSentence } from '../aws/denial.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { Operation, Service } from '../aws/service.ts';
 import type { RootKey } from '../crypto/root-key.ts';
@@ -28,12 +29,8 @@ export function createCoffer(parts: {
     },
     catalogue: {},
     migrations: eventMigrations,
-    accessDenied: (call, { request, reason }) =>
-      new AwsError(
-        'AccessDeniedException',
-        `User: ${call.principal.arn} is not authorized to perform: ${request.action} on resource: ${request.resource} because ${reason}`,
-        { httpStatus: 403 },
-      ),
+    accessDenied: (call, denial) =>
+      new AwsError('AccessDeniedException', denialSentence(call, denial), { httpStatus: 403 }),
     housekeeping: purgeEvents,
   };
 }

@@ -54,8 +54,8 @@ export async function decide(
     session: permissions.session ? own(permissions.session) : 'allow',
   };
   if (request.resourceAccount !== principal.account) return decideAcrossAccounts(call, request, side);
-  const denying = denyingPolicy(side);
-  if (denying) return { request, explicit: true, reason: `of an explicit deny in a${denying}` };
+  const denying = denyingPolicy(request, side);
+  if (denying) return { request, explicit: true, reason: `an explicit deny in ${denying}` };
   const refusal = refusalOf(call, request, side);
   // Grants cost a look-up, and for an account's root they hardly ever decide: they come last.
   if (refusal === undefined || allowsByGrant(await request.grants?.(), call, request, side)) return undefined;
@@ -72,17 +72,17 @@ async function decideAcrossAccounts(call: Call, request: AccessRequest, side: Si
   const hidden: Denial = {
     request,
     explicit: false,
-    reason: `no resource-based policy allows the ${request.action} action`,
+    reason: none(resourcePolicyOf(request), request),
     isHidden: true,
   };
   if (side.byResource?.effect === 'deny') return hidden;
   const isAllowedByPolicy = side.byResource?.effect === 'allow';
-  const denying = denyingPolicy(side);
+  const denying = denyingPolicy(request, side);
   const refusal = identityRefusal(request, side);
   if (isAllowedByPolicy && !denying && !refusal) return undefined;
   const grants = matchingGrants(await request.grants?.(), call, request);
   if (!isAllowedByPolicy && grants.length === 0) return hidden;
-  if (denying) return { request, explicit: true, reason: `of an explicit deny in a${denying}` };
+  if (denying) return { request, explicit: true, reason: `an explicit deny in ${denying}` };
   if (grants.some((grant) => isWithinLimits(grant, call, side))) return undefined;
   return { request, explicit: false, reason: refusal ?? hidden.reason };
 }
@@ -105,11 +105,12 @@ function effectOf(documents: readonly PolicyDocument[], request: AccessRequest, 
   return effect;
 }
 
-function denyingPolicy({ byResource, identity, boundary, session }: Side): string | undefined {
-  if (byResource?.effect === 'deny') return ' resource-based policy';
-  if (identity === 'deny') return 'n identity-based policy';
-  if (boundary === 'deny') return ' permissions boundary';
-  if (session === 'deny') return ' session policy';
+/** The kind of policy that denies the request explicitly, if one does. */
+function denyingPolicy(request: AccessRequest, { byResource, identity, boundary, session }: Side): string | undefined {
+  if (byResource?.effect === 'deny') return isTrust(request) ? 'the role trust policy' : 'a resource-based policy';
+  if (identity === 'deny') return 'an identity-based policy';
+  if (boundary === 'deny') return 'a permissions boundary';
+  if (session === 'deny') return 'a session policy';
   return undefined;
 }
 
@@ -124,7 +125,7 @@ function refusalOf(call: Call, request: AccessRequest, side: Side): string | und
     return `the key is managed by AWS and may be used through ${request.onlyVia} only`;
   }
   if (!request.resourcePolicy) return byIdentity;
-  if (side.byResource?.effect !== 'allow') return none('resource-based policy', request);
+  if (side.byResource?.effect !== 'allow') return none(resourcePolicyOf(request), request);
   switch (side.byResource.naming) {
     case 'account':
       return byIdentity;
@@ -138,6 +139,10 @@ function refusalOf(call: Call, request: AccessRequest, side: Side): string | und
 }
 
 const none = (kind: string, request: AccessRequest) => `no ${kind} allows the ${request.action} action`;
+
+/** The policies on roles are the only ones that speak of STS. */
+const isTrust = ({ action }: AccessRequest) => action.startsWith('sts:');
+const resourcePolicyOf = (request: AccessRequest) => (isTrust(request) ? 'role trust policy' : 'resource-based policy');
 
 /** What keeps the caller from using what its identity policies, or a policy that names its role, allow. */
 function limitRefusal(request: AccessRequest, side: Side): string | undefined {

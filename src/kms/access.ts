@@ -1,5 +1,6 @@
 /** What a caller must be allowed to do with a key, for the pipeline to decide. */
 import type { Call } from '../aws/call.ts';
+import { denialSentence } from '../aws/denial.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { AccessRequest, Denial } from '../aws/service.ts';
 import { findGrants } from './grant-lookup.ts';
@@ -47,18 +48,15 @@ export function contextConditions(context: Readonly<Record<string, string>> | un
 }
 
 /** The refusal of a call. Of another account's key it does not say whether there is one; the words are AWS's own. */
-export function accessDenied(
-  call: Call,
-  { request, reason, isHidden }: Pick<Denial, 'request' | 'reason' | 'isHidden'>,
-): AwsError {
-  const resource = isHidden ? `on ${request.hiddenAs ?? 'this resource'}` : `on resource: ${request.resource}`;
-  const why = isHidden
-    ? 'the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy ' +
-      'explicitly denies access'
-    : reason;
+export function accessDenied(call: Call, denial: Pick<Denial, 'request' | 'reason'> & Partial<Denial>): AwsError {
+  const { request, isHidden } = denial;
   return new AwsError(
     'AccessDeniedException',
-    `User: ${call.principal.arn} is not authorized to perform: ${request.action} ${resource} because ${why}`,
+    isHidden
+      ? `User: ${call.principal.arn} is not authorized to perform: ${request.action} on ${request.hiddenAs ?? 'this resource'} ` +
+          'because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based ' +
+          'policy explicitly denies access'
+      : denialSentence(call, denial),
   );
 }
 
