@@ -41,6 +41,9 @@ const commands = [
   'account',
   'account create',
   'account host-key',
+  'key',
+  'key usage',
+  'key delete',
   'volume',
   'volume inspect',
   'trail',
@@ -52,7 +55,8 @@ describe('help', () => {
     const { exitCode, stdout, stderr } = await type([...command.split(' '), '--help']);
     expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
     expect(stdout).toMatch(/^Usage: coffer /);
-    if (!['account', 'volume'].includes(command)) expect(stdout).toMatch(/Examples:\n {2}coffer .*[\s\S]*Exit codes: /);
+    if (!['account', 'key', 'volume'].includes(command))
+      expect(stdout).toMatch(/Examples:\n {2}coffer .*[\s\S]*Exit codes: /);
   });
 
   test('coffer --help lists every command; coffer alone says the same and ends with 2', async () => {

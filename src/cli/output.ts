@@ -10,16 +10,16 @@ export function printJsonLine(value: unknown): void {
 }
 
 /** Rows under their headings, columns aligned. Control characters in the data can't steer the terminal. */
-export function printTable(headings: readonly string[], rows: ReadonlyArray<readonly string[]>): void {
+export function printTable(
+  headings: readonly string[],
+  rows: ReadonlyArray<readonly string[]>,
+  print: (line: string) => void = printLine,
+): void {
   const all = [headings, ...rows.map((row) => row.map(printable))];
   const widths = headings.map((_, column) => Math.max(...all.map((row) => (row[column] ?? '').length)));
   for (const row of all) {
-    process.stdout.write(
-      `${row
-        .map((cell, column) => cell.padEnd(widths[column]!))
-        .join('  ')
-        .trimEnd()}\n`,
-    );
+    const cells = row.map((cell, column) => cell.padEnd(widths[column]!));
+    print(cells.join('  ').trimEnd());
   }
 }
 

@@ -14,6 +14,7 @@ import { describeHosts, inspectVolume } from './inspect.ts';
 import { describeInstanceAttribute, modifyInstanceAttribute } from './instance-attributes.ts';
 import { rebootInstances, startInstances, stopInstances, terminateInstances } from './instance-states.ts';
 import { describeInstanceTypes } from './instance-types.ts';
+import { describeKeyDependents } from './key-dependents.ts';
 import { ec2Migrations } from './records.ts';
 import { describeAvailabilityZones, describeRegions } from './regions.ts';
 import { runInstances } from './run-instances.ts';
@@ -53,6 +54,7 @@ export function createEc2(): Service {
       describeInstanceStatus,
       describeInstanceTypes,
       describeInstances,
+      describeKeyDependents,
       describeRegions,
       describeTags,
       describeVolumeAttribute,

@@ -8,6 +8,7 @@ import { eventMigrations } from '../events/records.ts';
 import { purgeEvents } from '../events/retention.ts';
 import { createAccountOperation, requireOperator } from '../iam/accounts.ts';
 import { createHostCredentials } from '../iam/hosts.ts';
+import { describeKeyUsage } from './key-usage.ts';
 
 export function createCoffer(parts: {
   rootKey: RootKey;
@@ -24,6 +25,7 @@ export function createCoffer(parts: {
     operations: {
       CreateAccount: createAccountOperation(parts.rootKey),
       CreateHostCredentials: createHostCredentials(parts.rootKey, parts.forgetCredentials),
+      DescribeKeyUsage: describeKeyUsage,
       ListEvents: listEvents,
       ...Object.fromEntries(Object.entries(parts.contributed).map(([name, each]) => [name, guarded(each)])),
     },
