@@ -14,7 +14,7 @@ const entryBytes = 40;
 /** More than any family's owners take; a longer one is damage. */
 const headerMaxBytes = 64 * 1024 * 1024;
 /** Ancestors that a manifest lists. They only save reading others' manifests when one is freed; see free.ts. */
-const ancestorsMax = 1024;
+export const ancestorsMax = 1024;
 /** A hash takes less than 2 GiB at once. */
 const hashStepBytes = 1 << 30;
 
@@ -188,12 +188,22 @@ export function parseManifestHeader(
   return { header, entriesOffset };
 }
 
+/** The manifest is not what was stored. */
+export class DamagedManifest extends StoreError {
+  readonly snapshotId: string;
+
+  constructor({ snapshotId, location }: ManifestSource, why: string, options?: ErrorOptions) {
+    super('Corrupt', `the manifest of ${snapshotId} in ${location} is damaged: ${why}`, options);
+    this.snapshotId = snapshotId;
+  }
+}
+
 /** The header goes on beyond the bytes given; `neededBytes` are enough. For a whole manifest it means that it is cut off. */
-export class HeaderTooLong extends StoreError {
+export class HeaderTooLong extends DamagedManifest {
   readonly neededBytes: number;
 
   constructor(source: ManifestSource, neededBytes: number) {
-    super('Corrupt', damaged(source, 'it is cut off').message);
+    super(source, 'it is cut off');
     this.neededBytes = neededBytes;
   }
 }
@@ -347,6 +357,6 @@ function roundUp(value: number, step: number): number {
   return Math.ceil(value / step) * step;
 }
 
-function damaged({ snapshotId, location }: ManifestSource, why: string, cause?: unknown): StoreError {
-  return new StoreError('Corrupt', `the manifest of ${snapshotId} in ${location} is damaged: ${why}`, { cause });
+function damaged(source: ManifestSource, why: string, cause?: unknown): DamagedManifest {
+  return new DamagedManifest(source, why, { cause });
 }
