@@ -1,0 +1,233 @@
+import { createDecipheriv, createHash, hash, randomBytes } from 'node:crypto';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { BlockAnswers, BlockRequest } from '../../aws/block-protocol.ts';
+import { Manifest } from '../../blocks/manifest.ts';
+import { openStore } from '../../blocks/open-store.ts';
+import { type BlockStore, blockBytes } from '../../blocks/store.ts';
+import { SealedBoxKey, sealFor } from '../../crypto/sealed-box.ts';
+import { BlockRequests } from './requests.ts';
+import { Uploads } from './uploads.ts';
+
+const sizeBytes = 2 ** 30;
+const boxKey = new SealedBoxKey();
+let directory: string;
+let store: BlockStore;
+let uploads: Uploads;
+let requests: BlockRequests;
+
+beforeEach(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'coffer-direct-'));
+  store = await openStore(join(directory, 'store'));
+  begin();
+});
+
+afterEach(() => {
+  uploads.close();
+  store.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+/** A host process: what it knows, it knows from files. */
+function begin(): void {
+  uploads = new Uploads(join(directory, 'uploads'), store);
+  requests = new BlockRequests(store, uploads, boxKey);
+}
+
+function ask<Kind extends BlockRequest['kind']>(request: Extract<BlockRequest, { kind: Kind }>) {
+  return requests.perform(request) as Promise<BlockAnswers[Kind]>;
+}
+
+const start = (snapshotId: string, parentSnapshotId?: string) =>
+  ask({
+    kind: 'startUpload',
+    snapshotId,
+    volumeId: 'vol-ffffffff',
+    sizeBytes,
+    ...(parentSnapshotId && { parentSnapshotId }),
+  });
+const put = (snapshotId: string, index: number, data: Buffer, dataKey?: string) =>
+  ask({
+    kind: 'putBlock',
+    snapshotId,
+    index,
+    data: data.toString('base64'),
+    sha256: hash('sha256', data, 'base64'),
+    ...(dataKey && { dataKey }),
+  });
+const complete = (snapshotId: string, changedBlocks: number, checksum?: string) =>
+  ask({ kind: 'completeUpload', snapshotId, changedBlocks, ...(checksum && { checksum }) });
+const get = async (snapshotId: string, index: number, dataKey?: string) => {
+  const { data, sha256 } = await ask({ kind: 'getBlock', snapshotId, index, ...(dataKey && { dataKey }) });
+  const bytes = Buffer.from(data, 'base64');
+  expect(hash('sha256', bytes, 'base64')).toBe(sha256);
+  return bytes;
+};
+const list = (snapshotId: string, from = 0, count = 1000) => ask({ kind: 'listBlocks', snapshotId, from, count });
+const block = () => randomBytes(blockBytes);
+const linear = (blocks: readonly Buffer[]) => {
+  const all = createHash('sha256');
+  for (const one of blocks) all.update(hash('sha256', one, 'buffer'));
+  return all.digest('base64');
+};
+
+test('what was put in any order is listed in order, page by page, and read back', async () => {
+  await start('snap-a1');
+  const blocks = [block(), block(), Buffer.alloc(blockBytes)];
+  await Promise.all([put('snap-a1', 2047, blocks[2]!), put('snap-a1', 0, blocks[0]!), put('snap-a1', 7, blocks[1]!)]);
+  expect(await complete('snap-a1', 3, linear(blocks))).toEqual({
+    blocks: 3,
+    fullBytes: 3 * blockBytes,
+    storedBytes: 3 * blockBytes,
+  });
+  expect(await list('snap-a1')).toEqual({ indexes: [0, 7, 2047] });
+  expect(await list('snap-a1', 0, 2)).toEqual({ indexes: [0, 7], next: 2047 });
+  expect(await list('snap-a1', 8, 2)).toEqual({ indexes: [2047] });
+  for (const [at, index] of [0, 7, 2047].entries()) expect(await get('snap-a1', index)).toEqual(blocks[at]);
+  await expect(get('snap-a1', 1)).rejects.toMatchObject({ code: 'NoSuchBlock' });
+  await expect(get('snap-b1', 1)).rejects.toMatchObject({ code: 'NoSuchSnapshot' });
+  expect(readdirSync(join(directory, 'uploads'))).toEqual([]);
+});
+
+test('an encrypted block lies in the store as AES-256-XTS under its data key, and opens with that key alone', async () => {
+  const dataKey = randomBytes(64);
+  const sealed = () => sealFor(boxKey.publicKey, dataKey, 'snap-e1').toString('base64');
+  await start('snap-e1');
+  const data = block();
+  await put('snap-e1', 5, data, sealed());
+  await complete('snap-e1', 1, linear([data]));
+  expect(await get('snap-e1', 5, sealed())).toEqual(data);
+
+  const manifest = Manifest.parse((await store.getManifest('snap-e1'))!, { snapshotId: 'snap-e1', location: 'x' });
+  const stored = Buffer.alloc(blockBytes);
+  await store.getBlock({ owner: 'snap-e1', index: 5 }, manifest.sha256At(0), stored);
+  for (const unit of [0, 127]) {
+    const tweak = Buffer.alloc(16);
+    tweak.writeBigUInt64LE(BigInt(5 * 128 + unit));
+    const plain = createDecipheriv('aes-256-xts', dataKey, tweak).update(
+      stored.subarray(unit * 4096, (unit + 1) * 4096),
+    );
+    expect(plain).toEqual(data.subarray(unit * 4096, (unit + 1) * 4096));
+  }
+  // Without the key it is noise, and a key sealed for another snapshot or session is none.
+  expect(await get('snap-e1', 5)).toEqual(stored);
+  const foreign = sealFor(boxKey.publicKey, dataKey, 'snap-other').toString('base64');
+  await expect(get('snap-e1', 5, foreign)).rejects.toMatchObject({ code: 'OtherSession' });
+  const later = sealFor(new SealedBoxKey().publicKey, dataKey, 'snap-e1').toString('base64');
+  await expect(get('snap-e1', 5, later)).rejects.toMatchObject({ code: 'OtherSession' });
+});
+
+test('a successor begins as its parent, and the two can be compared', async () => {
+  await start('snap-a1');
+  const [zero, one, two] = [block(), block(), block()];
+  for (const [index, data] of [zero, one, two].entries()) await put('snap-a1', index, data);
+  await complete('snap-a1', 3);
+  await start('snap-a2', 'snap-a1');
+  const [changed, added] = [block(), block()];
+  await put('snap-a2', 1, changed);
+  await put('snap-a2', 9, added);
+  await put('snap-a2', 2, two);
+  expect(await complete('snap-a2', 3, linear([changed, two, added]))).toEqual({
+    blocks: 4,
+    fullBytes: 4 * blockBytes,
+    storedBytes: 3 * blockBytes,
+  });
+  expect(await get('snap-a2', 0)).toEqual(zero);
+  expect(await get('snap-a2', 1)).toEqual(changed);
+  expect(await get('snap-a1', 1)).toEqual(one);
+  const compare = (firstSnapshotId: string | undefined, secondSnapshotId: string, from = 0, count = 100) =>
+    ask({ kind: 'listChangedBlocks', ...(firstSnapshotId && { firstSnapshotId }), secondSnapshotId, from, count });
+  expect(await compare('snap-a1', 'snap-a2')).toEqual({
+    blocks: [
+      { index: 1, inFirst: true, inSecond: true },
+      { index: 9, inFirst: false, inSecond: true },
+    ],
+  });
+  expect(await compare('snap-a2', 'snap-a1', 2)).toEqual({ blocks: [{ index: 9, inFirst: true, inSecond: false }] });
+  expect(await compare('snap-a1', 'snap-a2', 0, 1)).toMatchObject({ blocks: [{ index: 1 }], next: 9 });
+  expect((await compare(undefined, 'snap-a2')).blocks).toHaveLength(4);
+  await expect(start('snap-a3', 'snap-gone')).rejects.toMatchObject({ code: 'NoSuchSnapshot' });
+});
+
+test('counts and checksums that differ from what was written are refused, and writing can go on', async () => {
+  await start('snap-a1');
+  const [one, two] = [block(), block()];
+  await put('snap-a1', 0, one);
+  await expect(complete('snap-a1', 2)).rejects.toMatchObject({ code: 'ChecksumMismatch' });
+  await expect(complete('snap-a1', 1, linear([two]))).rejects.toMatchObject({ code: 'ChecksumMismatch' });
+  await put('snap-a1', 1, two);
+  await complete('snap-a1', 2, linear([one, two]));
+  // The first answer was lost: the client asks again.
+  expect(await complete('snap-a1', 2, linear([one, two]))).toMatchObject({ blocks: 2, storedBytes: 2 * blockBytes });
+});
+
+test('a block written again counts once, with what was written last', async () => {
+  await start('snap-a1');
+  const [old, fresh] = [block(), block()];
+  await put('snap-a1', 3, old);
+  await put('snap-a1', 3, old);
+  await Promise.all([put('snap-a1', 3, fresh), put('snap-a1', 3, fresh)]);
+  await complete('snap-a1', 1, linear([fresh]));
+  expect(await get('snap-a1', 3)).toEqual(fresh);
+});
+
+test('another process goes on where one was killed: what was acknowledged is there', async () => {
+  await start('snap-a1');
+  const blocks = [block(), block(), block()];
+  await put('snap-a1', 0, blocks[0]!);
+  await put('snap-a1', 1, blocks[1]!);
+  // A record that was cut short by the end of the process was not acknowledged.
+  const file = join(directory, 'uploads', 'snap-a1.upload');
+  writeFileSync(file, Buffer.concat([readFileSync(file), randomBytes(30)]));
+  begin();
+  await start('snap-a1');
+  await put('snap-a1', 2, blocks[2]!);
+  begin();
+  expect(await complete('snap-a1', 3, linear(blocks))).toMatchObject({ blocks: 3 });
+  for (const [index, data] of blocks.entries()) expect(await get('snap-a1', index)).toEqual(data);
+});
+
+test('a block whose replacement was cut off is neither old nor new, and the snapshot not complete without it', async () => {
+  await start('snap-a1');
+  const [old, fresh] = [block(), block()];
+  await put('snap-a1', 0, old);
+  const file = join(directory, 'uploads', 'snap-a1.upload');
+  const before = readFileSync(file).length;
+  await put('snap-a1', 0, fresh);
+  // The record of the replacement is lost, the one that announced it is not.
+  truncateSync(file, before + 68);
+  begin();
+  await expect(complete('snap-a1', 1, linear([fresh]))).rejects.toThrow('Block 0 of snap-a1 was being replaced');
+  await put('snap-a1', 0, fresh);
+  await complete('snap-a1', 1, linear([fresh]));
+  expect(await get('snap-a1', 0)).toEqual(fresh);
+});
+
+test('blocks beyond the end, and uploads that nobody began, are refused', async () => {
+  await start('snap-a1');
+  await expect(put('snap-a1', 2048, block())).rejects.toMatchObject({ code: 'NoSuchBlock' });
+  await expect(put('snap-b1', 0, block())).rejects.toMatchObject({ code: 'NoSuchSnapshot' });
+  await expect(put('snap-../../x', 0, block())).rejects.toMatchObject({ code: 'NoSuchSnapshot' });
+  await expect(complete('snap-b1', 0)).rejects.toMatchObject({ code: 'NoSuchSnapshot' });
+});
+
+test('what was given up is forgotten when the host starts again', async () => {
+  await start('snap-a1');
+  await start('snap-b1');
+  await store.deleteMark('snap-a1');
+  begin();
+  await uploads.prune();
+  expect(existsSync(join(directory, 'uploads', 'snap-a1.upload'))).toBe(false);
+  expect(existsSync(join(directory, 'uploads', 'snap-b1.upload'))).toBe(true);
+});
+
+test('a block that was altered in the store is not given out', async () => {
+  await start('snap-a1');
+  await put('snap-a1', 0, block());
+  await complete('snap-a1', 1);
+  await store.putBlock({ owner: 'snap-a1', index: 0 }, block());
+  await expect(get('snap-a1', 0)).rejects.toMatchObject({ code: 'Corrupt' });
+  await expect(get('snap-a1', 0)).rejects.toThrow(/snap-a1/);
+});

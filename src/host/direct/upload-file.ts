@@ -1,0 +1,113 @@
+/**
+ * What has been written of a snapshot that comes from outside (EBS direct), durable before a block is acknowledged: a line
+ * of JSON, then records of 68 bytes: u32 LE index, SHA-256 of the stored bytes, SHA-256 of the plaintext. The last record of
+ * an index counts; one of zeros says that the block is being replaced, and holds neither its old contents nor its new ones.
+ */
+import { closeSync, constants, fdatasync, ftruncateSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { syncDirectory, writePrivateFile } from '../../files/durable.ts';
+
+const recordBytes = 68;
+const shaBytes = 32;
+const format = 1;
+const zeroSha = Buffer.alloc(shaBytes);
+
+export interface UploadHeader {
+  readonly format: number;
+  readonly snapshotId: string;
+  readonly volumeId: string;
+  readonly sizeBytes: number;
+  readonly parentSnapshotId: string | null;
+}
+
+export interface WrittenBlock {
+  readonly storedSha: Buffer;
+  readonly plainSha: Buffer;
+}
+
+export class UploadFile {
+  readonly header: UploadHeader;
+  readonly #path: string;
+  readonly #written: Map<number, WrittenBlock>;
+  readonly #fd: number;
+  #end: number;
+
+  private constructor(path: string, header: UploadHeader, written: Map<number, WrittenBlock>, end: number) {
+    this.#path = path;
+    this.header = header;
+    this.#written = written;
+    this.#end = end;
+    this.#fd = openSync(path, constants.O_RDWR);
+    ftruncateSync(this.#fd, end);
+  }
+
+  static create(path: string, header: Omit<UploadHeader, 'format'>): UploadFile {
+    const whole: UploadHeader = { format, ...header };
+    const line = Buffer.from(`${JSON.stringify(whole)}\n`);
+    writePrivateFile(path, line, 'replace');
+    return new UploadFile(path, whole, new Map(), line.length);
+  }
+
+  /** Undefined when there is none. */
+  static open(path: string): UploadFile | undefined {
+    let bytes: Buffer;
+    try {
+      bytes = readFileSync(path);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+      throw error;
+    }
+    const start = bytes.indexOf('\n') + 1;
+    const header = JSON.parse(bytes.toString('utf8', 0, start)) as UploadHeader;
+    if (header.format !== format) throw new Error(`${path} was written by a later version`);
+    const written = new Map<number, WrittenBlock>();
+    let at = start;
+    // A crash can leave part of a record, which was not acknowledged.
+    for (; at + recordBytes <= bytes.length; at += recordBytes)
+      written.set(bytes.readUInt32LE(at), {
+        storedSha: bytes.subarray(at + 4, at + 4 + shaBytes),
+        plainSha: bytes.subarray(at + 4 + shaBytes, at + recordBytes),
+      });
+    return new UploadFile(path, header, written, at);
+  }
+
+  /** Blocks by index; one whose replacement did not come to its end has digests of zeros. */
+  get written(): ReadonlyMap<number, WrittenBlock> {
+    return this.#written;
+  }
+
+  static isUnknown(block: WrittenBlock): boolean {
+    return block.storedSha.equals(zeroSha);
+  }
+
+  /** Appends; on stable storage when `sync` resolves. */
+  add(index: number, block: WrittenBlock): void {
+    const record = Buffer.alloc(recordBytes);
+    record.writeUInt32LE(index, 0);
+    record.set(block.storedSha, 4);
+    record.set(block.plainSha, 4 + shaBytes);
+    let done = 0;
+    while (done < recordBytes) done += writeSync(this.#fd, record, done, recordBytes - done, this.#end + done);
+    this.#end += recordBytes;
+    this.#written.set(index, { storedSha: Buffer.from(block.storedSha), plainSha: Buffer.from(block.plainSha) });
+  }
+
+  addUnknown(index: number): void {
+    this.add(index, { storedSha: zeroSha, plainSha: zeroSha });
+  }
+
+  sync(): Promise<void> {
+    return new Promise((resolve, reject) => fdatasync(this.#fd, (error) => (error ? reject(error) : resolve())));
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+
+  /** Removes the file, durably. */
+  remove(): void {
+    this.close();
+    rmSync(this.#path, { force: true });
+    syncDirectory(dirname(this.#path));
+  }
+}
