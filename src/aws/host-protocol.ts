@@ -27,6 +27,8 @@ export interface SyncRequest {
   readonly tasks: readonly TaskResult[];
   /** The id of the block store that the host reaches (its `store.json`); absent while it can't be read. */
   readonly blockStoreId?: string;
+  /** The block store in words for the operator: where it is, and why it can't be used, if it can't. */
+  readonly blockStore?: { readonly location: string; readonly error?: string };
   /** The credentials that the host holds and still needs, so that they are not made anew. */
   readonly credentials: readonly HeldCredentials[];
   /** `version` of the last answer; while it is still current the answer waits (up to 20 s). Absent: answer at once. */

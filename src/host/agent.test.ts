@@ -132,6 +132,7 @@ function start(): void {
     region: 'us-east-1',
     zones: '*',
     dataDir,
+    storeLocation: join(dataDir, 'snapshots'),
     startedAt: Date.now(),
     endpoint: () => ({ url: controlPlane.url }),
     onConnected: () => connected++,

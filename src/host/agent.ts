@@ -14,8 +14,12 @@ import { DataKeys } from './data-keys.ts';
 import { openExport, type VolumeExport } from './export.ts';
 import { HeldInfrastructureCredentials } from './infrastructure-credentials.ts';
 import { InstanceDirectories } from './instances.ts';
+import type { StoreStatus } from './movers/jobs.ts';
+import { Mover } from './movers/mover.ts';
 import { pause } from './pause.ts';
 import { HostTasks } from './tasks.ts';
+import { imagePath, volumeIdForm } from './volume-files.ts';
+import { createOpenVolumes, type OpenVolumes } from './volumes.ts';
 
 export interface HostAgentOptions {
   readonly hostId: string;
@@ -24,6 +28,8 @@ export interface HostAgentOptions {
   readonly zones: readonly string[] | '*';
   /** Absolute. */
   readonly dataDir: string;
+  /** Of the block store, where snapshots are: a directory (absolute) or `s3://bucket/prefix`. */
+  readonly storeLocation: string;
   /** Later than that of any process before on this data directory, ms since the epoch. */
   readonly startedAt: number;
   /** Asked again whenever the control plane can't be reached: it may have come back elsewhere. */
@@ -33,7 +39,6 @@ export interface HostAgentOptions {
   readonly log: Logger;
 }
 
-const volumeIdForm = /^vol-[0-9a-f]{8,32}$/;
 const retryFirstMs = 200;
 const retryMaxMs = 5_000;
 /** Above the wait of the control plane, so that a silent connection is noticed soon after. */
@@ -45,7 +50,9 @@ export class HostAgent {
   readonly #instances: InstanceDirectories;
   readonly #credentials = new HeldInfrastructureCredentials();
   readonly #keys: DataKeys;
+  readonly #mover: Mover;
   readonly #tasks: HostTasks;
+  readonly #volumesDir: string;
   readonly #attachments = new Map<string, Attachment>();
   readonly #stopping = new AbortController();
   #client: SignedClient;
@@ -71,8 +78,22 @@ export class HostAgent {
       credentials: this.#credentials,
       askForCredentials: () => this.#askForCredentials(),
     });
+    const { dataDir, storeLocation, log } = options;
+    this.#volumesDir = join(dataDir, 'volumes');
+    let volumes: OpenVolumes | undefined;
+    this.#mover = new Mover({ storeLocation, onStore: (status) => this.#noteStore(status) });
     this.#tasks = new HostTasks(
-      (volumeId) => this.#imagePath(volumeId),
+      {
+        volumesDir: this.#volumesDir,
+        tasksDir: join(dataDir, 'tasks'),
+        storeLocation,
+        get volumes() {
+          return (volumes ??= createOpenVolumes({ log }));
+        },
+        mover: this.#mover,
+        dataKey: (encryption, sessionName, signal) => this.#keys.get(encryption, sessionName, signal),
+        log,
+      },
       () => this.#tell(),
     );
   }
@@ -83,6 +104,7 @@ export class HostAgent {
    */
   async run(): Promise<'stopped' | 'superseded'> {
     let superseded = false;
+    this.#mover.start();
     while (!this.#stopping.signal.aborted && !superseded) {
       this.#news = Promise.withResolvers();
       const news = this.#news.promise;
@@ -97,7 +119,9 @@ export class HostAgent {
       await (this.#failures > 0 ? round : Promise.race([round, news]));
     }
     this.#stopping.abort();
-    await Promise.all([...this.#attachments.values()].map((attachment) => attachment.end()));
+    const attachments = [...this.#attachments.values()];
+    await Promise.all([this.#tasks.end(), ...attachments.map((attachment) => attachment.end())]);
+    await this.#mover.close();
     this.#client.close();
     return superseded ? 'superseded' : 'stopped';
   }
@@ -140,6 +164,7 @@ export class HostAgent {
       attachments: [...this.#attachments.values()].map((one) => one.observed).filter((one) => one !== undefined),
       instances: this.#instances.list(),
       tasks: this.#tasks.results(),
+      ...this.#blockStore(),
       credentials: this.#credentials.list(),
       ...(this.#version === undefined || asks ? {} : { sinceVersion: this.#version }),
     };
@@ -170,6 +195,8 @@ export class HostAgent {
         .map((one) => [`${one.volumeId} ${one.instanceId}`, one]),
     );
     this.#instances.reconcile(answer.instances, this.#instancesInUse());
+    // First: points in time are fixed before a volume of the same answer is opened.
+    this.#tasks.apply(answer.tasks);
     for (const [name, one] of desired) {
       let attachment = this.#attachments.get(name);
       if (!attachment) {
@@ -183,7 +210,6 @@ export class HostAgent {
       attachment.desire(one);
     }
     for (const [name, attachment] of this.#attachments) if (!desired.has(name)) attachment.desire(undefined);
-    this.#tasks.apply(answer.tasks);
     this.#forgetCredentials();
   }
 
@@ -191,13 +217,14 @@ export class HostAgent {
   async #open(desired: DesiredAttachment, signal: AbortSignal): Promise<VolumeExport> {
     const { volumeId, instanceId, sizeBytes, readOnly, encryption } = desired;
     const socketPath = this.#instances.socketPath(desired);
-    const imagePath = this.#imagePath(volumeId);
+    const path = imagePath(this.#volumesDir, volumeId);
+    await this.#tasks.marksTried(volumeId);
     const dataKey = encryption ? await this.#keys.get(encryption, instanceId, signal) : undefined;
     try {
       signal.throwIfAborted();
-      if (!desired.hasImage) ensureVolumeImage(imagePath, sizeBytes);
+      if (!desired.hasImage) ensureVolumeImage(path, sizeBytes);
       const log = this.#options.log.child({ volume: volumeId });
-      const opened = await openExport({ volumeId, imagePath, sizeBytes, dataKey, socketPath, readOnly, log });
+      const opened = await openExport({ volumeId, imagePath: path, sizeBytes, dataKey, socketPath, readOnly, log });
       if (signal.aborted) {
         await opened.close();
         signal.throwIfAborted();
@@ -208,19 +235,32 @@ export class HostAgent {
     }
   }
 
+  #blockStore(): Pick<SyncRequest, 'blockStore' | 'blockStoreId'> {
+    const { storeId, error } = this.#mover.store;
+    const { storeLocation: location } = this.#options;
+    return {
+      ...(storeId === undefined ? {} : { blockStoreId: storeId }),
+      blockStore: { location, ...(error === undefined ? {} : { error }) },
+    };
+  }
+
+  #noteStore({ storeId, error }: StoreStatus): void {
+    const { storeLocation } = this.#options;
+    if (error === undefined) this.#options.log.info({ storeLocation, storeId }, 'block store is there');
+    else this.#options.log.warn({ storeLocation, error }, 'block store can not be used');
+    this.#tell();
+  }
+
   #forgetCredentials(): void {
     const waiting = [...this.#attachments.values()].filter((attachment) => attachment.needsCredentials);
-    this.#credentials.keepOnly(new Set(waiting.map((attachment) => attachment.instanceId)));
+    this.#credentials.keepOnly(
+      new Set([...waiting.map((attachment) => attachment.instanceId), ...this.#tasks.sessions()]),
+    );
   }
 
   #instancesInUse(): Set<string> {
     const open = [...this.#attachments.values()].filter((attachment) => attachment.isOpen);
     return new Set(open.map((attachment) => attachment.instanceId));
-  }
-
-  #imagePath(volumeId: string): string {
-    if (!volumeIdForm.test(volumeId)) throw new Error(`${JSON.stringify(volumeId)} is not a volume id`);
-    return join(this.#options.dataDir, 'volumes', `${volumeId}.img`);
   }
 
   #recovered(): void {

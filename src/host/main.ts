@@ -17,6 +17,8 @@ export interface HostProcessOptions {
   readonly region: string;
   readonly zones: readonly string[] | '*';
   readonly endpoint: () => Endpoint;
+  /** Of the block store: a directory or `s3://bucket/prefix`; default `snapshots` in the data directory. */
+  readonly storeLocation?: string;
 }
 
 /** Another host process serves this data directory. */
@@ -61,6 +63,7 @@ export async function runHost(options: HostProcessOptions): Promise<void> {
   const agent = new HostAgent({
     ...options,
     dataDir,
+    storeLocation: storeLocation(options.storeLocation, dataDir),
     startedAt: nextStart(files.started),
     log,
     onConnected() {
@@ -77,6 +80,11 @@ export async function runHost(options: HostProcessOptions): Promise<void> {
   rmSync(files.pid, { force: true });
   lock.release();
   if (end === 'superseded') process.exitCode = supersededExitCode;
+}
+
+function storeLocation(given: string | undefined, dataDir: string): string {
+  if (given === undefined) return join(dataDir, 'snapshots');
+  return given.startsWith('s3://') ? given : resolve(given);
 }
 
 /** The time of this start; after a clock that went back, a moment after the start before. */

@@ -1,0 +1,196 @@
+/**
+ * Copies a volume's point in time to the block store, as it lies on disk. What the parent snapshot has already is not stored
+ * again: in doubt the hash decides. The manifest comes last, so until then there is no snapshot.
+ */
+import { hash } from 'node:crypto';
+import type { SnapshotOutcome } from '../../aws/host-protocol.ts';
+import { removeCow } from '../../blocks/copy-before-write.ts';
+import { Manifest, ManifestBuilder } from '../../blocks/manifest.ts';
+import { openSnapshotView, type SnapshotView } from '../../blocks/snapshot-view.ts';
+import { blockBytes, StoreError } from '../../blocks/store.ts';
+import { pause } from '../pause.ts';
+import { inOrder } from './in-order.ts';
+import type { CreateSnapshotJob } from './jobs.ts';
+import { Journal } from './journal.ts';
+import { blocksUnderWayMax, FinalJobError, type JobContext } from './mover-world.ts';
+import { outcomeOf } from './outcome.ts';
+
+const unrestoredFirstMs = 20;
+const unrestoredMaxMs = 1_000;
+/** How far ahead of the copying the disk is told what comes. */
+const prefetchBlocks = 16;
+const zeros = Buffer.alloc(blockBytes);
+
+/** What became of one block. */
+type Found = { readonly kind: 'stored' | 'inherited'; readonly sha256: Uint8Array } | { readonly kind: 'hole' };
+
+export async function createSnapshot(job: CreateSnapshotJob, context: JobContext): Promise<SnapshotOutcome> {
+  const { store, signal } = context;
+  const source = { snapshotId: job.snapshotId, location: store.location };
+  const bytes = (await store.getManifest(job.snapshotId, signal)) ?? (await copy(job, context));
+  const outcome = outcomeOf(Manifest.parse(bytes, source));
+  await store.deleteMark(job.snapshotId, signal);
+  removeCow(job.volumesDir, job.volumeId, job.snapshotId);
+  new Journal(job.journalPath, job.snapshotId).closeEmpty();
+  return outcome;
+}
+
+/** Answers the manifest, which is stored. */
+async function copy(job: CreateSnapshotJob, context: JobContext): Promise<Buffer> {
+  const { store, signal } = context;
+  const view = openSnapshotView(job.volumesDir, job.volumeId, job.snapshotId);
+  try {
+    await store.putMark(job.snapshotId, signal);
+    const parent = job.parentSnapshotId ? await parentManifest(job.parentSnapshotId, context) : undefined;
+    const journal = new Journal(job.journalPath, job.snapshotId);
+    const copying = new Copying(job, context, view, journal, parent);
+    let isWhole = false;
+    try {
+      const manifest = await copying.run();
+      await store.putManifest(job.snapshotId, manifest, signal);
+      isWhole = true;
+      return manifest;
+    } finally {
+      await closeJournal(journal, isWhole, context);
+    }
+  } finally {
+    view.close();
+  }
+}
+
+/** A parent that is missing or damaged costs room, not the snapshot. */
+async function parentManifest(snapshotId: string, { store, signal }: JobContext): Promise<Manifest | undefined> {
+  const bytes = await store.getManifest(snapshotId, signal);
+  if (!bytes) return undefined;
+  try {
+    return Manifest.parse(bytes, { snapshotId, location: store.location });
+  } catch (error) {
+    if (error instanceof StoreError && error.code === 'Corrupt') return undefined;
+    throw error;
+  }
+}
+
+/** When the work was stopped in order, what it came to is made durable, so that it outlasts the machine's next start. */
+async function closeJournal(journal: Journal, isWhole: boolean, { store, signal }: JobContext): Promise<void> {
+  if (isWhole || !signal.aborted) {
+    journal.close();
+    return;
+  }
+  try {
+    await store.sync();
+    journal.closeClean();
+  } catch {
+    journal.close();
+  }
+}
+
+class Copying {
+  readonly #job: CreateSnapshotJob;
+  readonly #context: JobContext;
+  readonly #view: SnapshotView;
+  readonly #journal: Journal;
+  readonly #parent: Manifest | undefined;
+  readonly #builder: ManifestBuilder;
+  /** Whether what is not changed is the parent's, so that it needn't be looked at. */
+  readonly #isExact: boolean;
+  /** Blocks below it are in the manifest, or are zeros. */
+  #settled = 0;
+
+  constructor(
+    job: CreateSnapshotJob,
+    context: JobContext,
+    view: SnapshotView,
+    journal: Journal,
+    parent: Manifest | undefined,
+  ) {
+    this.#job = job;
+    this.#context = context;
+    this.#view = view;
+    this.#journal = journal;
+    this.#parent = parent;
+    this.#isExact = parent !== undefined && view.changedSince === job.parentSnapshotId;
+    const { snapshotId, volumeId } = job;
+    const createdAt = new Date().toISOString();
+    this.#builder = new ManifestBuilder({ snapshotId, volumeId, sizeBytes: view.sizeBytes, createdAt, parent });
+  }
+
+  async run(): Promise<Buffer> {
+    await inOrder(
+      this.#isExact ? this.#changed() : this.#data(),
+      { limit: blocksUnderWayMax, signal: this.#context.signal },
+      (index, signal) => this.#journal.find(index) ?? this.#examine(index, signal),
+      (found, index) => this.#take(found, index),
+    );
+    this.#passTo(this.#view.blocks);
+    return this.#builder.finish();
+  }
+
+  *#changed(): Iterable<number> {
+    const { blocks } = this.#view;
+    for (let index = 0; index < blocks; index++) if (this.#view.isChanged(index)) yield index;
+  }
+
+  /** Blocks that may hold data. What was copied before may be a hole in the volume by now. */
+  *#data(): Iterable<number> {
+    const { blocks } = this.#view;
+    for (let index = 0; index < blocks; index++) {
+      index = Math.min(this.#view.nextData(index), this.#journal.nextData(index));
+      if (index < blocks) yield index;
+    }
+  }
+
+  async #examine(index: number, signal: AbortSignal): Promise<Found> {
+    for (let pauseMs = unrestoredFirstMs; ; pauseMs = Math.min(2 * pauseMs, unrestoredMaxMs)) {
+      const found = await this.#tryExamine(index, signal);
+      if (found) return found;
+      await pause(pauseMs, signal);
+    }
+  }
+
+  #tryExamine(index: number, signal: AbortSignal): Promise<Found | undefined> {
+    const { slabs, store } = this.#context;
+    return slabs.lend(async ({ bytes }) => {
+      signal.throwIfAborted();
+      if (index % prefetchBlocks === 0) this.#view.prefetch(index, index + 2 * prefetchBlocks);
+      const state = this.#view.read(index, bytes);
+      if (state === 'unrestored') return undefined;
+      if (state === 'hole' || bytes.equals(zeros)) return { kind: 'hole' };
+      const sha256 = hash('sha256', bytes, 'buffer');
+      const position = this.#parent?.find(index) ?? -1;
+      if (position >= 0 && this.#parent!.sha256At(position).equals(sha256)) return { kind: 'inherited', sha256 };
+      await store.putBlock({ owner: this.#job.snapshotId, index }, bytes, signal);
+      this.#journal.addStored(index, sha256);
+      return { kind: 'stored', sha256 };
+    });
+  }
+
+  #take(found: Found, index: number): void {
+    this.#passTo(index);
+    const isKnown = this.#journal.find(index) !== undefined;
+    if (found.kind === 'stored') this.#builder.append(index, found.sha256);
+    else if (found.kind === 'inherited') {
+      this.#inheritSame(index, found.sha256);
+      if (!isKnown) this.#journal.addInherited(index, found.sha256);
+    } else if (!isKnown) this.#journal.addHoles(index, 1);
+    this.#settled = index + 1;
+    this.#view.setWatermark(this.#settled);
+    this.#context.progress((100 * this.#settled) / this.#view.blocks);
+  }
+
+  /** Settles the blocks before `index` that were not looked at. */
+  #passTo(index: number): void {
+    if (this.#isExact) for (let passed = this.#settled; passed < index; passed++) this.#builder.inherit(passed);
+    else if (index > this.#settled) this.#journal.addHoles(this.#settled, index - this.#settled);
+    this.#settled = Math.max(this.#settled, index);
+  }
+
+  /** The parent is the one of an earlier process's journal: while a snapshot is being made its parent can't go. */
+  #inheritSame(index: number, sha256: Uint8Array): void {
+    const position = this.#parent?.find(index) ?? -1;
+    if (position < 0 || !this.#parent!.sha256At(position).equals(sha256))
+      throw new FinalJobError(
+        `block ${index} of ${this.#job.snapshotId} was left to ${this.#job.parentSnapshotId}, which no longer has it`,
+      );
+    this.#builder.inherit(index);
+  }
+}

@@ -1,0 +1,71 @@
+/** Keeps a volume open until all of it has come from its snapshot; attached or not, its one thread restores it. */
+
+import { pause } from '../pause.ts';
+import { imagePath } from '../volume-files.ts';
+import type { RestoreProgress, VolumeHandle } from '../volumes.ts';
+import { FinalTaskError, type TaskContext, type TaskWork } from './task.ts';
+
+const lookEveryMs = 500;
+/** A restore that says what troubles it and has not got on for this long counts as failed. */
+const stuckMs = 30_000;
+/** The same for trouble that trying again can't mend: until then other blocks may still come. */
+const stuckForGoodMs = 5_000;
+
+export const initializeVolume: TaskWork<'initializeVolume'> = async (task, world, context) => {
+  const { volumeId, sizeBytes, hasImage, encryption, source } = task;
+  const { signal } = context;
+  const { storeLocation } = world;
+  let dataKey: Buffer | undefined;
+  let sourceDataKey: Buffer | undefined;
+  let handle: VolumeHandle | undefined;
+  try {
+    dataKey = encryption && (await world.dataKey(encryption, volumeId, signal));
+    sourceDataKey = source.encryption && (await world.dataKey(source.encryption, volumeId, signal));
+    handle = await world.volumes.open({
+      volumeId,
+      imagePath: imagePath(world.volumesDir, volumeId),
+      sizeBytes,
+      hasImage,
+      dataKey,
+      restore: { source, sourceDataKey, storeLocation },
+    });
+    handle.setRate(source.rate);
+    await restored(handle, context);
+  } finally {
+    dataKey?.fill(0);
+    sourceDataKey?.fill(0);
+    await handle?.release();
+  }
+  return undefined;
+};
+
+/** Resolves when the whole volume is restored, durably. */
+async function restored(handle: VolumeHandle, { signal, progress }: TaskContext): Promise<void> {
+  let isRestored = false;
+  let died: string | undefined;
+  handle.onRestored(() => {
+    isRestored = true;
+  });
+  handle.onFailure(({ stopped, message }) => {
+    if (stopped) died = message;
+  });
+  let lastLeft = -1;
+  let movedAt = performance.now();
+  while (!isRestored) {
+    if (died !== undefined) throw new Error(died);
+    const state = handle.restoreProgress();
+    if (state.left !== lastLeft) {
+      lastLeft = state.left;
+      movedAt = performance.now();
+      progress(state.blocks === 0 ? 100 : (100 * (state.blocks - state.left)) / state.blocks);
+    }
+    checkTrouble(state, performance.now() - movedAt);
+    await pause(lookEveryMs, signal);
+  }
+}
+
+function checkTrouble({ trouble }: RestoreProgress, stillForMs: number): void {
+  if (!trouble) return;
+  if (trouble.final && stillForMs > stuckForGoodMs) throw new FinalTaskError(trouble.message);
+  if (stillForMs > stuckMs) throw new Error(trouble.message);
+}
