@@ -23,7 +23,15 @@ import { libc, lockExclusive, lockNonBlocking, lockShared } from './libc.ts';
 /** Image sizes are whole data units, so that no unit is cut short. */
 const sizeStepBytes = 4096;
 
-export type ImageErrorCode = 'ImageInUse' | 'ImageMissing' | 'ImageSizeMismatch' | 'ImageExists';
+export type ImageErrorCode =
+  | 'ImageInUse'
+  | 'ImageMissing'
+  | 'ImageSizeMismatch'
+  | 'ImageExists'
+  /** The image is there, but not the map that says which blocks it lacks. */
+  | 'MapMissing'
+  /** The image lacks blocks of a snapshot, and nobody said of which. */
+  | 'SourceMissing';
 
 /** Why an image can't be used. */
 export class ImageError extends Error {
@@ -111,8 +119,14 @@ export function deleteVolumeImage(path: string): void {
  * Opens an image and locks it: one writer, or any number of readers. The lock (flock) belongs to this open file, so it
  * also keeps out a second opening in this process and another host on the same machine, and it goes with the process
  * that holds it. Throws ImageError `ImageMissing`, `ImageInUse` or `ImageSizeMismatch`.
+ * @param sizeBefore asked once the image is locked: an image of exactly that size grows to `sizeBytes` if that is more
  */
-export function openVolumeImage(path: string, sizeBytes: number, readOnly: boolean): OpenImage {
+export function openVolumeImage(
+  path: string,
+  sizeBytes: number,
+  readOnly: boolean,
+  sizeBefore?: (actualBytes: number) => number | undefined,
+): OpenImage {
   checkSize(sizeBytes);
   let fd: number;
   try {
@@ -123,6 +137,8 @@ export function openVolumeImage(path: string, sizeBytes: number, readOnly: boole
   }
   try {
     lock(path, fd, readOnly ? lockShared : lockExclusive);
+    const actual = fstatSync(fd).size;
+    if (actual < sizeBytes && sizeBefore?.(actual) === actual) growVolumeImage(fd, sizeBytes);
     checkImageSize(path, fd, sizeBytes);
   } catch (error) {
     closeSync(fd);
@@ -137,6 +153,14 @@ export function openVolumeImage(path: string, sizeBytes: number, readOnly: boole
       open = false;
     },
   };
+}
+
+/** Makes an open image larger, durably; what is new is a hole. */
+export function growVolumeImage(fd: number, sizeBytes: number): void {
+  checkSize(sizeBytes);
+  if (sizeBytes < fstatSync(fd).size) throw new RangeError('a volume image does not shrink');
+  ftruncateSync(fd, sizeBytes);
+  fsyncSync(fd);
 }
 
 function lock(path: string, fd: number, kind: number): void {
