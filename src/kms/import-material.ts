@@ -125,7 +125,7 @@ async function place(
   expires_at: number | null,
 ): Promise<string> {
   const materials = await store.materials.list(call.db, key);
-  const materialId = store.materials.importedId(key.key_id, material.secret);
+  const materialId = store.materials.importedId(key.key_id, material);
   const known = materials.find(({ material_id }) => material_id === materialId);
   const isNew = (input.ImportType ?? (materials.length === 0 ? 'NEW_KEY_MATERIAL' : '')) === 'NEW_KEY_MATERIAL';
   const description = input.KeyMaterialDescription ?? undefined;

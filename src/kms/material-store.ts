@@ -191,12 +191,14 @@ export class MaterialStore {
   }
 
   /**
-   * The id of imported material: the same for the same bytes under the same key, so that what was encrypted before a deletion
-   * is decrypted after the material has been imported again. Whoever does not have the root key learns nothing from it.
+   * The id of imported material: the same for the same material under the same key, so that what was encrypted before a
+   * deletion is decrypted after the material has been imported again. Who does not have the root key learns nothing from it.
    */
-  importedId(keyId: string, secret: Uint8Array): string {
-    const bytes = this.#rootKey.fingerprint('kms-imported-material', Buffer.from(`${keyId}/`), secret).subarray(0, 16);
-    return uuidText(bytes);
+  importedId(keyId: string, { secret, publicKey }: Material): string {
+    // A private key has many encodings; its public half stands for them all.
+    const name = Buffer.from(`${keyId}/`);
+    const mac = this.#rootKey.fingerprint('kms-imported-material', name, publicKey ?? secret);
+    return uuidText(mac.subarray(0, 16));
   }
 
   #sealed(key: KeyName, materialId: string, { secret, publicKey }: Material) {

@@ -89,7 +89,8 @@ function unwrapAes(key: Buffer, wrapped: Uint8Array): Buffer | undefined {
 }
 
 /**
- * Key material from outside, in the form in which this system keeps its own: the same key always gives the same bytes.
+ * Key material from outside, in the form in which this system keeps its own. Of the same private key the public half is
+ * always the same bytes.
  * @param plaintext the bytes of a symmetric or HMAC key, or a private key (PKCS #8, DER); the caller wipes it
  * @returns what the caller wipes too; undefined when it is not material for a key of this spec
  */
@@ -100,8 +101,13 @@ export function readMaterial(keySpec: string, plaintext: Buffer): Material | und
   if (!privateKey || !isOfSpec(privateKey, keySpec) || !isConsistent(privateKey)) return undefined;
   return {
     secret: privateKey.export({ type: 'pkcs8', format: 'der' }),
-    publicKey: createPublicKey(privateKey).export({ type: 'spki', format: 'der' }),
+    publicKey: canonical(createPublicKey(privateKey)).export({ type: 'spki', format: 'der' }),
   };
+}
+
+/** Read from its numbers, a point is written whole, whatever form it came in. */
+function canonical(publicKey: KeyObject): KeyObject {
+  return createPublicKey({ key: publicKey.export({ format: 'jwk' }), format: 'jwk' });
 }
 
 function parsePrivateKey(encoded: Buffer): KeyObject | undefined {
