@@ -1,0 +1,122 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { blockOf, blocksIn, itIsABlockStore, sha256Of } from '../../test/support/block-stores.ts';
+import { openDirectoryStore } from './directory-store.ts';
+import { openStore } from './open-store.ts';
+import { blockBytes } from './store.ts';
+
+describe('a directory', () => {
+  let directory: string;
+  beforeAll(() => {
+    directory = mkdtempSync(join(tmpdir(), 'coffer-store-'));
+  });
+  afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+  itIsABlockStore(() => openStore(directory), 40);
+});
+
+describe('the directory store', () => {
+  let directory: string;
+  const name = { owner: 'snap-0a', index: 4097 };
+  const bytes = Buffer.alloc(blockBytes);
+  beforeEach(() => {
+    directory = join(mkdtempSync(join(tmpdir(), 'coffer-store-')), 'snapshots');
+  });
+  afterEach(() => rmSync(join(directory, '..'), { recursive: true, force: true }));
+  const files = () =>
+    readdirSync(directory, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => join(entry.parentPath, entry.name));
+  const blockFile = () => join(directory, 'blocks', 'snap-0a', '0001', '00001001');
+
+  it('keeps blocks where the format says, for its owner only', async () => {
+    const store = openDirectoryStore(directory, true);
+    await store.putBlock(name, blockOf(name));
+    await store.putManifest('snap-0a', Buffer.from('x'));
+    await store.putMark('snap-0b');
+    expect(files().sort()).toEqual([
+      blockFile(),
+      join(directory, 'manifests', 'snap-0a.manifest'),
+      join(directory, 'marks', 'snap-0b'),
+      join(directory, 'store.json'),
+    ]);
+    for (const file of files()) expect(statSync(file).mode & 0o777).toBe(0o600);
+    expect(statSync(directory).mode & 0o777).toBe(0o700);
+    expect(statSync(join(directory, 'blocks', 'snap-0a')).mode & 0o777).toBe(0o700);
+    expect(readFileSync(blockFile()).equals(blockOf(name))).toBe(true);
+    await store.deleteBlocks([name]);
+    expect(readdirSync(join(directory, 'blocks'))).toEqual([]);
+    store.close();
+  });
+
+  it('takes blocks that lie anywhere in memory, many at once', async () => {
+    const store = openDirectoryStore(directory, true);
+    const many = Array.from({ length: 40 }, (_, index) => ({ owner: 'snap-0a', index }));
+    await Promise.all(
+      many.map((each) => {
+        const memory = Buffer.alloc(blockBytes + 3);
+        blockOf(each).copy(memory, 3);
+        return store.putBlock(each, memory.subarray(3));
+      }),
+    );
+    for (const each of many) await store.getBlock(each, sha256Of(blockOf(each)), bytes);
+    await Promise.all([store.sync(), store.sync(), store.sync()]);
+    store.close();
+    await expect(store.sync()).rejects.toMatchObject({ code: 'Unavailable' });
+  });
+
+  it('detects a block of which a bit has changed, or that is cut off, and names it', async () => {
+    const store = openDirectoryStore(directory, true);
+    await store.putBlock(name, blockOf(name));
+    const sha256 = sha256Of(blockOf(name));
+    const altered = blockOf(name);
+    altered[300_000]! ^= 4;
+    for (const content of [altered, altered.subarray(0, 1000), Buffer.alloc(0)]) {
+      writeFileSync(blockFile(), content);
+      await expect(store.getBlock(name, sha256, bytes)).rejects.toMatchObject({
+        code: 'Corrupt',
+        message: expect.stringContaining('block 4097 of snap-0a'),
+      });
+    }
+    store.close();
+  });
+
+  it('copies without a second copy on disk, and either outlives the other', async () => {
+    const store = openDirectoryStore(directory, true);
+    const copy = { owner: 'snap-0b', index: 1 };
+    await store.putBlock(name, blockOf(name));
+    await store.copyBlock(name, copy);
+    expect(statSync(blockFile()).nlink).toBe(2);
+    // Written again, as after a crash: the copy keeps what it had.
+    await store.putBlock(name, blockOf(name, 1));
+    await store.getBlock(copy, sha256Of(blockOf(name)), bytes);
+    await store.deleteBlocks([name]);
+    await store.getBlock(copy, sha256Of(blockOf(name)), bytes);
+    store.close();
+  });
+
+  it('removes what a crash left half written, not what another process is writing', async () => {
+    openDirectoryStore(directory, true).close();
+    const [old, young] = [join(directory, 'tmp', 'old'), join(directory, 'tmp', 'young')];
+    for (const file of [old, young]) writeFileSync(file, 'x');
+    const twoHoursAgo = Date.now() / 1000 - 7200;
+    utimesSync(old, twoHoursAgo, twoHoursAgo);
+    const store = openDirectoryStore(directory, true);
+    expect(readdirSync(join(directory, 'tmp'))).toEqual(['young']);
+    expect(await blocksIn(store)).toEqual([]);
+    store.close();
+  });
+
+  it('is not made where it should be, nor taken for one when it is damaged', () => {
+    expect(() => openDirectoryStore(directory, false)).toThrow(expect.objectContaining({ code: 'Unavailable' }));
+    openDirectoryStore(directory, true).close();
+    writeFileSync(join(directory, 'store.json'), '{"format":2,"id":"x"}');
+    expect(() => openDirectoryStore(directory, true)).toThrow(expect.objectContaining({ code: 'Corrupt' }));
+    rmSync(join(directory, 'store.json'));
+    writeFileSync(join(directory, 'manifests', 'snap-1.manifest'), 'x');
+    expect(() => openDirectoryStore(directory, true)).toThrow(expect.objectContaining({ code: 'Corrupt' }));
+    expect(() => openDirectoryStore('/dev/null/x', true)).toThrow(expect.objectContaining({ code: 'Unavailable' }));
+  });
+});
