@@ -7,6 +7,7 @@ import { closeSync, openSync, renameSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { hostFiles, supersededExitCode } from '../host/main.ts';
 import { isLocked, readPid } from '../host/process.ts';
+import { readStoreNote, storeLocation } from '../host/store-note.ts';
 
 const lookEveryMs = 250;
 const restartFirstMs = 200;
@@ -19,6 +20,7 @@ const logBytesMax = 16 * 1024 * 1024;
 
 export class HostSupervisor {
   readonly #dataDir: string;
+  readonly #store: string | undefined;
   readonly #files: ReturnType<typeof hostFiles>;
   readonly #warn: (message: string) => void;
   #child: ChildProcess | undefined;
@@ -29,8 +31,10 @@ export class HostSupervisor {
   #isWatching = false;
   #hasHost = false;
 
-  constructor(dataDir: string, warn: (message: string) => void) {
+  /** @param store where snapshots are kept; undefined: in the data directory */
+  constructor(dataDir: string, store: string | undefined, warn: (message: string) => void) {
     this.#dataDir = dataDir;
+    this.#store = store;
     this.#files = hostFiles(dataDir);
     this.#warn = warn;
   }
@@ -38,7 +42,10 @@ export class HostSupervisor {
   /** Finds or starts the host and watches over it from then on. */
   start(): void {
     // One that outlived an earlier server may be in a pause between two attempts to reach it.
-    if (isLocked(this.#files.lock)) this.#signal('SIGHUP');
+    if (isLocked(this.#files.lock)) {
+      this.#signal('SIGHUP');
+      this.#warnOfOtherStore();
+    }
     this.#isWatching = true;
     this.#look();
     this.#timer = setInterval(() => this.#look(), lookEveryMs);
@@ -69,6 +76,15 @@ export class HostSupervisor {
     }
   }
 
+  #warnOfOtherStore(): void {
+    const wanted = storeLocation(this.#store, this.#dataDir);
+    const used = readStoreNote(this.#dataDir)?.location ?? wanted;
+    if (used !== wanted)
+      this.#warn(
+        `the host that runs here keeps snapshots in ${used}, not in ${wanted}; stop it to have another one started`,
+      );
+  }
+
   #isThere(): boolean {
     return this.#child !== undefined || isLocked(this.#files.lock);
   }
@@ -92,10 +108,11 @@ export class HostSupervisor {
     setAsideLog(this.#files.log);
     const log = openSync(this.#files.log, 'a', 0o600);
     const main = join(import.meta.dirname, 'main.ts');
+    const store = this.#store === undefined ? [] : ['--store', this.#store];
     const child = spawn(
       process.execPath,
-      ['--disable-warning=ExperimentalWarning', main, 'host', '--data', this.#dataDir],
-      { detached: true, stdio: ['ignore', log, log], env: hostEnvironment(process.env) },
+      ['--disable-warning=ExperimentalWarning', main, 'host', '--data', this.#dataDir, ...store],
+      { detached: true, stdio: ['ignore', log, log], env: hostEnvironment(process.env, this.#store) },
     );
     closeSync(log);
     this.#child = child;
@@ -133,9 +150,15 @@ export class HostSupervisor {
   }
 }
 
-/** Nothing that is a credential, or steers an AWS client, passes to the host. */
-function hostEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  return Object.fromEntries(Object.entries(env).filter(([name]) => !/^(AWS_|COFFER_)/.test(name)));
+/**
+ * Nothing that is a credential, or steers an AWS client, passes to the host, but for what it needs to reach an S3 store:
+ * AWS's own variables without those that name this server as AWS's endpoint.
+ */
+function hostEnvironment(env: NodeJS.ProcessEnv, store: string | undefined): NodeJS.ProcessEnv {
+  const isS3 = store?.startsWith('s3://');
+  const passes = (name: string) =>
+    isS3 ? !/^(AWS_ENDPOINT_URL|COFFER_(?!S3_))/.test(name) : !/^(AWS_|COFFER_)/.test(name);
+  return Object.fromEntries(Object.entries(env).filter(([name]) => passes(name)));
 }
 
 function setAsideLog(path: string): void {

@@ -7,6 +7,7 @@ import { HostIsRunning, runHost } from '../host/main.ts';
 import { parseCredentials } from './credentials-file.ts';
 import { CommandError, exitCodes, exitCodesHelp } from './errors.ts';
 import { defaultDataDir, readServerFile } from './server-file.ts';
+import { storeOption } from './store-option.ts';
 
 interface HostOptions {
   readonly data: string;
@@ -15,6 +16,7 @@ interface HostOptions {
   readonly hostId: string;
   readonly zone?: readonly string[];
   readonly caFile?: string;
+  readonly store?: string;
 }
 
 /** The name under which a server knows the host that it starts beside itself. */
@@ -30,6 +32,7 @@ export function hostCommand(): Command {
     .option('--credentials <file>', "the host's access key (default: DIR/host.credentials)")
     .option('--host-id <name>', 'the name that the access key was made for', embeddedHostId)
     .option('--zone <name...>', 'availability zones whose volumes this host reaches (default: all)')
+    .addOption(storeOption())
     .option('--ca-file <pem>', "the server's own certificate, when no authority signed it")
     .addHelpText(
       'after',
@@ -65,6 +68,7 @@ async function host(options: HostOptions): Promise<void> {
       region: 'us-east-1',
       zones: options.zone ?? '*',
       endpoint: find,
+      storeLocation: options.store,
     });
   } catch (error) {
     if (error instanceof HostIsRunning) throw new CommandError(error.message, exitCodes.unavailable);

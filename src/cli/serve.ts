@@ -17,6 +17,7 @@ import { parseListen } from './listen.ts';
 import { printLine } from './output.ts';
 import { writePidFile } from './pid-file.ts';
 import { defaultDataDir, writeServerFile } from './server-file.ts';
+import { storeOption } from './store-option.ts';
 
 interface ServeOptions {
   readonly data: string;
@@ -24,6 +25,7 @@ interface ServeOptions {
   readonly tlsCert?: string;
   readonly tlsKey?: string;
   readonly host: boolean;
+  readonly store?: string;
   readonly logLevel: string;
 }
 
@@ -40,6 +42,7 @@ export function serveCommand(): Command {
     .option('--tls-cert <pem>', 'certificate; needed to listen beyond loopback')
     .option('--tls-key <pem>', "the certificate's private key")
     .option('--no-host', 'start no host: volumes are attached by hosts elsewhere (coffer host)')
+    .addOption(storeOption())
     .addOption(
       new Option('--log-level <level>', 'what goes to stderr, as JSON lines')
         .choices(['debug', 'info', 'warn', 'error', 'silent'])
@@ -88,7 +91,7 @@ async function serve(options: ServeOptions): Promise<void> {
       ...(options.tlsCert ? { certificateFile: realpathSync(options.tlsCert) } : {}),
     };
     writeServerFile(dataDir, endpoint);
-    supervisor = options.host ? new HostSupervisor(dataDir, (message) => say(message)) : undefined;
+    supervisor = options.host ? new HostSupervisor(dataDir, options.store, (message) => say(message)) : undefined;
     supervisor?.start();
   } catch (error) {
     // What listens already would keep this process from ending.

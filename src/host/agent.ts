@@ -17,6 +17,7 @@ import { InstanceDirectories } from './instances.ts';
 import type { StoreStatus } from './movers/jobs.ts';
 import { Mover } from './movers/mover.ts';
 import { pause } from './pause.ts';
+import { readStoreNote, writeStoreNote } from './store-note.ts';
 import { HostTasks } from './tasks.ts';
 import { imagePath, volumeIdForm } from './volume-files.ts';
 import { createOpenVolumes, type OpenVolumes } from './volumes.ts';
@@ -81,7 +82,9 @@ export class HostAgent {
     const { dataDir, storeLocation, log } = options;
     this.#volumesDir = join(dataDir, 'volumes');
     let volumes: OpenVolumes | undefined;
-    this.#mover = new Mover({ storeLocation, onStore: (status) => this.#noteStore(status) });
+    const note = readStoreNote(dataDir);
+    const storeId = note?.location === storeLocation ? note.storeId : undefined;
+    this.#mover = new Mover({ storeLocation, storeId, onStore: (status) => this.#noteStore(status) });
     this.#tasks = new HostTasks(
       {
         volumesDir: this.#volumesDir,
@@ -245,7 +248,8 @@ export class HostAgent {
   }
 
   #noteStore({ storeId, error }: StoreStatus): void {
-    const { storeLocation } = this.#options;
+    const { storeLocation, dataDir } = this.#options;
+    if (storeId !== undefined) writeStoreNote(dataDir, { location: storeLocation, storeId });
     if (error === undefined) this.#options.log.info({ storeLocation, storeId }, 'block store is there');
     else this.#options.log.warn({ storeLocation, error }, 'block store can not be used');
     this.#tell();

@@ -9,6 +9,7 @@ import type { ClientCredentials, Endpoint } from '../aws/signed-client.ts';
 import { writePrivateFile } from '../files/durable.ts';
 import { HostAgent } from './agent.ts';
 import { forbidDumps, type ProcessLock, tryLock } from './process.ts';
+import { storeLocation } from './store-note.ts';
 
 export interface HostProcessOptions {
   readonly dataDir: string;
@@ -48,6 +49,8 @@ export function hostFiles(dataDir: string) {
 export async function runHost(options: HostProcessOptions): Promise<void> {
   forbidDumps();
   process.umask(0o077);
+  // Before the first use of them: reading, writing and syncing of all volumes and of the mover share these threads.
+  process.env.UV_THREADPOOL_SIZE ??= '16';
   const dataDir = resolve(options.dataDir);
   mkdirSync(join(dataDir, 'volumes'), { recursive: true, mode: 0o700 });
   chmodSync(join(dataDir, 'volumes'), 0o700);
@@ -80,11 +83,6 @@ export async function runHost(options: HostProcessOptions): Promise<void> {
   rmSync(files.pid, { force: true });
   lock.release();
   if (end === 'superseded') process.exitCode = supersededExitCode;
-}
-
-function storeLocation(given: string | undefined, dataDir: string): string {
-  if (given === undefined) return join(dataDir, 'snapshots');
-  return given.startsWith('s3://') ? given : resolve(given);
 }
 
 /** The time of this start; after a clock that went back, a moment after the start before. */

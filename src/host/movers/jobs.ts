@@ -32,6 +32,8 @@ export type MoverJob = CreateSnapshotJob | CopySnapshotJob | DeleteSnapshotJob;
 
 export interface MoverInput {
   readonly storeLocation: string;
+  /** The id of the store that was there before; another one, or none, is then an error. */
+  readonly storeId: string | undefined;
 }
 
 export type MoverRequest =

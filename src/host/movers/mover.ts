@@ -7,6 +7,8 @@ import type { MoverInput, MoverJob, MoverMessage, MoverRequest, StoreStatus } fr
 export interface MoverOptions {
   /** For `openStore`. */
   readonly storeLocation: string;
+  /** The store that was there before. Undefined: any will do, and a new one is made where there is none. */
+  readonly storeId?: string;
   /** The store's state has become known, or has changed. */
   readonly onStore: (status: StoreStatus) => void;
 }
@@ -90,7 +92,8 @@ export class Mover {
     if (this.#worker) return this.#worker;
     // From now on the process may hold keys, and a core dump would, too.
     libc().forbidDumps();
-    const input: MoverInput = { storeLocation: this.#options.storeLocation };
+    const { storeLocation } = this.#options;
+    const input: MoverInput = { storeLocation, storeId: this.#status.storeId ?? this.#options.storeId };
     const worker = new Worker(new URL('./worker.ts', import.meta.url), {
       name: 'mover',
       workerData: input,

@@ -78,7 +78,7 @@ function wipeKeys(job: MoverJob): void {
 
 /** The store, opened by whoever needs it first; tried again by the next after a failure. */
 function store(): Promise<BlockStore> {
-  opening ??= openStore(input.storeLocation).then(
+  opening ??= openRightStore().then(
     (opened) => {
       say({ type: 'store', storeId: opened.id });
       return opened;
@@ -90,6 +90,18 @@ function store(): Promise<BlockStore> {
     },
   );
   return opening;
+}
+
+async function openRightStore(): Promise<BlockStore> {
+  const { storeLocation, storeId } = input;
+  const opened = await openStore(storeLocation, { create: storeId === undefined });
+  if (storeId === undefined || opened.id === storeId) return opened;
+  opened.close();
+  throw new StoreError(
+    'Unavailable',
+    `${storeLocation} has the block store ${opened.id}, but this host's is ${storeId}: is the right file system mounted? ` +
+      'To change to another store for good, remove host.store from the data directory',
+  );
 }
 
 function watchStore(): void {
