@@ -87,6 +87,22 @@ export interface RecordDetails {
 }
 
 /**
+ * What an operation with effect `reads` may answer with instead of its output: the rest of its work takes long (an RSA
+ * signature), and needs no database. It is done while others have the database, and the call is recorded when it is done.
+ */
+export class Later<Output> {
+  /** Does the rest. Uses nothing of the call's database. */
+  readonly finish: () => Promise<Output>;
+  /** Called instead of `finish` when there is too much to do: frees what `finish` would have used. */
+  readonly drop: () => void;
+
+  constructor(finish: () => Promise<Output>, drop: () => void = () => {}) {
+    this.finish = finish;
+    this.drop = drop;
+  }
+}
+
+/**
  * One operation of one service. The pipeline runs `resolve`, then authorizes what `access` lists, then runs `handle`, then
  * records. `subject` is what the request is about (a key, a volume), looked up once and shared by the steps.
  */
@@ -115,7 +131,11 @@ export interface Operation<Input = any, Output = any, Subject = any> {
   /** Validates the input and looks up what it is about. Throws AwsError for bad input or a missing resource. */
   readonly resolve?: (call: Call, input: Input) => Promise<Subject> | Subject;
   readonly access: (call: Call, input: Input, subject: Subject) => readonly AccessRequest[];
-  readonly handle: (call: Call, input: Input, subject: Subject) => Promise<Output> | Output;
+  readonly handle: (
+    call: Call,
+    input: Input,
+    subject: Subject,
+  ) => Promise<Output | Later<Output>> | Output | Later<Output>;
   /** Also called for a failed call, with what is known of it by then. */
   readonly record?: (
     call: Call,

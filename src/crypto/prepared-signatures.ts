@@ -3,6 +3,7 @@
  * hashes itself; OpenSSL, in the copy that Node carries, also takes what is hashed already. And it knows Ed25519ph, which
  * `node:crypto` doesn't. Calls: https://docs.openssl.org/3.5/man3/EVP_PKEY_sign/
  */
+import type { Computation } from './computation.ts';
 import { koffi } from './native.ts';
 
 export type Digest = 'sha256' | 'sha384' | 'sha512';
@@ -27,6 +28,14 @@ export interface PreparedSignatures {
   sign(privateKey: Uint8Array, scheme: PreparedScheme, input: Uint8Array): Buffer;
   /** @param publicKey SubjectPublicKeyInfo, DER */
   verify(publicKey: Uint8Array, scheme: PreparedScheme, input: Uint8Array, signature: Uint8Array): boolean;
+  /** `sign` for another thread. Of the key everything is read at once; input may not change before the end. */
+  signing(privateKey: Uint8Array, scheme: PreparedScheme, input: Uint8Array): Computation<Buffer>;
+  verification(
+    publicKey: Uint8Array,
+    scheme: PreparedScheme,
+    input: Uint8Array,
+    signature: Uint8Array,
+  ): Computation<boolean>;
 }
 
 let loaded: PreparedSignatures | undefined | null = null;
@@ -45,17 +54,24 @@ function bind(): PreparedSignatures | undefined {
   try {
     const openssl = functions(koffi.load(null));
     const addressOf = (bytes: Uint8Array) => koffi!.address(bytes);
+    const open = (purpose: Purpose, key: Uint8Array, scheme: PreparedScheme) =>
+      openContext(openssl, purpose, addressOf(key), key.length, scheme);
     return {
-      sign: (key, scheme, input) =>
-        withContext(openssl, openssl.readPrivateKey, addressOf, key, (context) => {
-          prepare(openssl, context, scheme, 'sign');
-          return sign(openssl, context, input);
-        }),
+      sign: (key, scheme, input) => using(open('sign', key, scheme), ({ context }) => sign(openssl, context, input)),
       verify: (key, scheme, input, signature) =>
-        withContext(openssl, openssl.readPublicKey, addressOf, key, (context) => {
-          prepare(openssl, context, scheme, 'verify');
-          return openssl.verify(context, signature, signature.length, input, input.length) === 1;
-        }),
+        using(
+          open('verify', key, scheme),
+          ({ context }) => openssl.verify(context, signature, signature.length, input, input.length) === 1,
+        ),
+      signing(key, scheme, input) {
+        const { context, end } = open('sign', key, scheme);
+        return { start: () => signElsewhere(openssl, context, input), end };
+      },
+      verification(key, scheme, input, signature) {
+        const { context, end } = open('verify', key, scheme);
+        const call = [context, signature, signature.length, input, input.length];
+        return { start: async () => (await elsewhere(openssl.verify, call)) === 1, end };
+      },
     };
   } catch {
     return undefined;
@@ -89,26 +105,47 @@ function functions(library: ReturnType<NonNullable<typeof koffi>['load']>) {
   };
 }
 
-function withContext<T>(
+type Purpose = 'sign' | 'verify';
+
+interface OpenContext {
+  readonly context: number;
+  end(): void;
+}
+
+/** Reads the key and says what is to be done with it. Whoever gets the context ends it. */
+function openContext(
   openssl: Openssl,
-  read: Openssl['readPrivateKey'],
-  addressOf: (bytes: Uint8Array) => bigint,
-  encoded: Uint8Array,
-  use: (context: number) => T,
-): T {
-  const pointer = new BigUint64Array([addressOf(encoded)]);
-  const pkey: number = read(0, pointer, encoded.length);
+  purpose: Purpose,
+  address: bigint,
+  length: number,
+  scheme: PreparedScheme,
+): OpenContext {
+  const read = purpose === 'sign' ? openssl.readPrivateKey : openssl.readPublicKey;
+  const pkey: number = read(0, new BigUint64Array([address]), length);
   let context = 0;
-  try {
-    if (pkey === 0) throw new Error('OpenSSL can not read the key');
-    context = openssl.newContext(pkey, 0);
-    if (context === 0) throw new Error('OpenSSL can not use the key');
-    return use(context);
-  } finally {
+  const end = () => {
     if (context !== 0) openssl.freeContext(context);
     if (pkey !== 0) openssl.freeKey(pkey);
     // A failed call leaves its errors with the thread, where node:crypto would take them for its own.
     openssl.clearErrors();
+  };
+  try {
+    if (pkey === 0) throw new Error('OpenSSL can not read the key');
+    context = openssl.newContext(pkey, 0);
+    if (context === 0) throw new Error('OpenSSL can not use the key');
+    prepare(openssl, context, scheme, purpose);
+    return { context, end };
+  } catch (error) {
+    end();
+    throw error;
+  }
+}
+
+function using<T>(open: OpenContext, use: (open: OpenContext) => T): T {
+  try {
+    return use(open);
+  } finally {
+    open.end();
   }
 }
 
@@ -138,10 +175,26 @@ function prepare(openssl: Openssl, context: number, scheme: PreparedScheme, purp
 }
 
 function sign(openssl: Openssl, context: number, input: Uint8Array): Buffer {
-  const signature = Buffer.alloc(signatureMax);
-  const length = new BigUint64Array([BigInt(signatureMax)]);
+  const { signature, length } = roomForSignature();
   must(openssl.sign(context, signature, length, input, input.length), 'sign');
   return Buffer.from(signature.subarray(0, Number(length[0])));
+}
+
+async function signElsewhere(openssl: Openssl, context: number, input: Uint8Array): Promise<Buffer> {
+  const { signature, length } = roomForSignature();
+  must(await elsewhere(openssl.sign, [context, signature, length, input, input.length]), 'sign');
+  return Buffer.from(signature.subarray(0, Number(length[0])));
+}
+
+function roomForSignature() {
+  return { signature: Buffer.alloc(signatureMax), length: new BigUint64Array([BigInt(signatureMax)]) };
+}
+
+/** Calls OpenSSL on another thread. The promise holds on to the buffers among the parameters. */
+function elsewhere(call: Openssl['sign'], parameters: readonly unknown[]): Promise<number> {
+  return new Promise((resolve, reject) =>
+    call.async(...parameters, (error: Error | null, result: number) => (error ? reject(error) : resolve(result))),
+  );
 }
 
 function must(result: number, step: string): void {

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { AnyDatabase, Call, EventDraft, Principal } from '../aws/call.ts';
 import type { Clock } from '../aws/clock.ts';
 import { AwsError } from '../aws/errors.ts';
-import type { Operation, Service } from '../aws/service.ts';
+import { Later, type Operation, type Service } from '../aws/service.ts';
 import type { Signals } from '../aws/signals.ts';
 import { type TrailRecord, trailRecords } from '../cloudtrail/record.ts';
 import { putRecords } from '../cloudtrail/record-store.ts';
@@ -170,10 +170,47 @@ export class Pipeline {
       },
       { atomic: false },
     );
+    if ('later' in outcome) return this.#finish(who, service, operation, input, outcome, outbox);
     await this.#database.durable();
     this.#raise(outbox);
     if ('error' in outcome) throw outcome.error;
     return outcome.output;
+  }
+
+  /** Does what an operation has left for later, and records the call. */
+  async #finish(
+    who: Caller,
+    service: Service,
+    operation: Operation,
+    input: object,
+    { later, progress }: { later: Later<unknown>; progress: Progress },
+    outbox: Outbox,
+  ): Promise<unknown> {
+    let output: unknown;
+    let error: unknown;
+    const waiting = this.#waiting.get(who.account) ?? 0;
+    if (waiting >= waitingPerAccountMax || this.#waitingInAll >= waitingMax) {
+      later.drop();
+      error = tooManyWaiting(service, waiting);
+    } else {
+      this.#countWaiting(who.account, 1);
+      try {
+        output = await later.finish();
+      } catch (caught) {
+        error = caught;
+      } finally {
+        this.#countWaiting(who.account, -1);
+      }
+    }
+    const call = this.#call(who, service, operation, outbox, undefined);
+    await this.#database.run(async () => {
+      this.#record(call, service, operation, input, { ...progress, output, error }, outbox);
+      this.#flush(outbox);
+    });
+    await this.#database.durable();
+    this.#raise(outbox);
+    if (error !== undefined) throw error;
+    return output;
   }
 
   async #executeWaiting(
@@ -189,7 +226,8 @@ export class Pipeline {
     let error: unknown;
     try {
       await call.transaction((inside) => this.#prepare(inside, service, operation, input, progress));
-      output = await operation.handle(call, input, progress.subject);
+      const answer = await operation.handle(call, input, progress.subject);
+      output = answer instanceof Later ? await answer.finish() : answer;
     } catch (caught) {
       error = caught;
     }
@@ -203,26 +241,32 @@ export class Pipeline {
     return output;
   }
 
-  /** One operation inside the running transaction; whatever happens is an outcome, and leaves a record. */
+  /**
+   * One operation inside the running transaction; whatever happens is an outcome, and leaves a record, unless the operation
+   * leaves something for later. A nested call has no later: it does everything at once.
+   */
   async #attempt(
     call: Call,
     service: Service,
     operation: Operation,
     input: object,
     outbox: Outbox,
-  ): Promise<{ output: unknown } | { error: unknown }> {
+    isNested = false,
+  ): Promise<{ output: unknown } | { error: unknown } | { later: Later<unknown>; progress: Progress }> {
     const progress: Progress = { subject: undefined, isAuthorized: false };
     const topicsBefore = outbox.topics.length;
     const steps = async () => {
       await this.#prepare(call, service, operation, input, progress);
-      const output = await operation.handle(call, input, progress.subject);
+      const answer = await operation.handle(call, input, progress.subject);
+      if (answer instanceof Later && operation.effect === 'reads' && !isNested) return answer;
+      const output = answer instanceof Later ? await answer.finish() : answer;
       // Inside of what can be undone: what can't be recorded must not have happened.
       this.#record(call, service, operation, input, { ...progress, output }, outbox);
       return output;
     };
     try {
       const output = operation.effect === 'reads' ? await steps() : await this.#database.nested(call.db, steps);
-      return { output };
+      return output instanceof Later ? { later: output, progress } : { output };
     } catch (error) {
       outbox.topics.length = topicsBefore;
       this.#record(call, service, operation, input, { ...progress, error }, outbox);
@@ -363,9 +407,9 @@ export class Pipeline {
     if (operation.effect === 'waits')
       throw new Error(`${serviceName}:${operationName} waits and can't be invoked inside a transaction`);
     const call = this.#call(nested, service, operation, outbox, db);
-    const outcome = await this.#attempt(call, service, operation, input, outbox);
+    const outcome = await this.#attempt(call, service, operation, input, outbox, true);
     if ('error' in outcome) throw outcome.error;
-    return outcome.output as Output;
+    return ('output' in outcome ? outcome.output : undefined) as Output;
   }
 }
 

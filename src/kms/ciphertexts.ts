@@ -10,19 +10,20 @@ import {
 } from '@aws-sdk/client-kms';
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
-import { operation } from '../aws/service.ts';
+import { type Later, operation } from '../aws/service.ts';
 import { blob, boolean, listOf, required, structure, textMap, validate } from '../aws/validate.ts';
 import { type EncryptionContext, envelopeSender, openEnvelope, sealEnvelope } from '../crypto/envelope.ts';
 import { type Conditions, contextConditions, keyAccess, requireSeen } from './access.ts';
 import { checkContext, encryptionAlgorithm, grantTokenList, keyIdText } from './constraints.ts';
-import { refuseRecipient } from './data-keys.ts';
+import { recipient, refuseRecipient } from './data-keys.ts';
+import { laterAnswer } from './elsewhere.ts';
 import { findKey, type KeySubject, missingKey } from './identifiers.ts';
 import { keyIdOf, keyMaterialId, uuidText } from './key-ids.ts';
 import { checkGrantTokens, keyOperation, stopIfDryRun } from './key-operation.ts';
 import { algorithmsOf } from './key-specs.ts';
 import { requireAlgorithm, requireEnabled, requireUsage } from './key-states.ts';
 import type { Key, KeyStore } from './key-store.ts';
-import { checkOaepLength, openOaep, sealOaep } from './rsa-encryption.ts';
+import { checkOaepLength, openingOaep, sealOaep } from './rsa-encryption.ts';
 import { keyResource, parameters } from './trail.ts';
 
 const ciphertext = blob({ min: 1, max: 6144 });
@@ -82,7 +83,7 @@ const decryptInput = structure({
   GrantTokens: grantTokenList,
   KeyId: keyIdText,
   EncryptionAlgorithm: encryptionAlgorithm,
-  Recipient: structure({}),
+  Recipient: recipient,
   DryRun: boolean(),
   DryRunModifiers: dryRunModifiers,
 });
@@ -105,15 +106,16 @@ const decrypt = (store: KeyStore) =>
       const { key, algorithm } = source;
       requireSeen(call, source, 'Decrypt');
       checkSource(source, 'Decrypt', input.EncryptionContext);
-      const plaintext = await openSource(call, store, source, input.EncryptionContext);
-      if (input.DryRun) plaintext?.fill(0);
-      stopIfDryRun(input);
-      return {
-        KeyId: key.arn,
-        Plaintext: plaintext!,
-        EncryptionAlgorithm: algorithm,
-        ...(algorithm === symmetric ? { KeyMaterialId: sourceMaterialId(source) } : {}),
-      };
+      return openSource(call, store, source, input.EncryptionContext, (plaintext) => {
+        if (input.DryRun) plaintext?.fill(0);
+        stopIfDryRun(input);
+        return {
+          KeyId: key.arn,
+          Plaintext: plaintext!,
+          EncryptionAlgorithm: algorithm,
+          ...(algorithm === symmetric ? { KeyMaterialId: sourceMaterialId(source) } : {}),
+        };
+      });
     },
     record: (_call, input, output, source) => ({
       requestParameters: {
@@ -174,22 +176,25 @@ const reEncrypt = (store: KeyStore) =>
       checkSource(source, 'ReEncryptFrom', input.SourceEncryptionContext);
       requireEnabled(key);
       checkAlgorithm(key, 'ReEncryptTo', algorithm, context);
-      const plaintext = await openSource(call, store, source, input.SourceEncryptionContext);
-      try {
-        if (plaintext) checkLength(key, algorithm, plaintext);
-        stopIfDryRun(input);
-        return {
-          CiphertextBlob: await seal(call, store, key, algorithm, plaintext!, context),
-          SourceKeyId: source.key.arn,
-          KeyId: key.arn,
-          SourceEncryptionAlgorithm: source.algorithm,
-          DestinationEncryptionAlgorithm: algorithm,
-          ...(source.algorithm === symmetric ? { SourceKeyMaterialId: sourceMaterialId(source) } : {}),
-          ...(algorithm === symmetric ? { DestinationKeyMaterialId: key.keyMaterialId } : {}),
-        };
-      } finally {
-        plaintext?.fill(0);
-      }
+      const sealer = await sealerOf(call, store, key, algorithm, context);
+      const answer = (plaintext: Buffer | undefined) => {
+        try {
+          if (plaintext) checkLength(key, algorithm, plaintext);
+          stopIfDryRun(input);
+          return {
+            CiphertextBlob: sealer.seal(plaintext!),
+            SourceKeyId: source.key.arn,
+            KeyId: key.arn,
+            SourceEncryptionAlgorithm: source.algorithm,
+            DestinationEncryptionAlgorithm: algorithm,
+            ...(source.algorithm === symmetric ? { SourceKeyMaterialId: sourceMaterialId(source) } : {}),
+            ...(algorithm === symmetric ? { DestinationKeyMaterialId: key.keyMaterialId } : {}),
+          };
+        } finally {
+          plaintext?.fill(0);
+        }
+      };
+      return openSource(call, store, source, input.SourceEncryptionContext, answer, sealer.end);
     },
     record: (_call, input, output, subject) => ({
       requestParameters: {
@@ -301,24 +306,55 @@ function checkSource(source: Source, operationName: string, context: EncryptionC
 }
 
 /**
- * Decrypts; undefined when a dry run ignores the ciphertext. The caller wipes the plaintext.
+ * Answers with the plaintext, or with undefined when a dry run ignores the ciphertext; `answer` wipes the plaintext, or
+ * passes it on. A private RSA key takes long: then it answers later.
+ * @param end called when all is done
  * @throws {AwsError} InvalidCiphertextException
  */
-async function openSource(
+async function openSource<Output>(
   call: Call,
   store: KeyStore,
   { key, algorithm, ciphertext, materialId }: Source,
   context: EncryptionContext | undefined,
-): Promise<Buffer | undefined> {
-  if (!ciphertext) return undefined;
-  const plaintext =
-    algorithm === symmetric
-      ? await store.withMaterial(call.db, key, materialId!, (material) =>
-          openEnvelope(material, ciphertext, context ?? undefined),
-        )
-      : await store.withPrivateKey(call.db, key, (privateKey) => openOaep(privateKey, algorithm, ciphertext));
-  if (!plaintext) throw invalidCiphertext();
-  return plaintext;
+  answer: (plaintext: Buffer | undefined) => Output,
+  end: () => void = () => {},
+): Promise<Output | Later<Output>> {
+  const checked = (plaintext: Buffer | undefined) => {
+    if (!plaintext) throw invalidCiphertext();
+    return answer(plaintext);
+  };
+  let isLater = false;
+  try {
+    if (!ciphertext) return answer(undefined);
+    if (algorithm === symmetric) {
+      const open = (material: Buffer) => openEnvelope(material, ciphertext, context ?? undefined);
+      return checked(await store.withMaterial(call.db, key, materialId!, open));
+    }
+    const opening = await store.withPrivateKey(call.db, key, (secret) => openingOaep(secret, algorithm, ciphertext));
+    isLater = true;
+    return laterAnswer(call, { start: opening.start, end }, checked);
+  } finally {
+    if (!isLater) end();
+  }
+}
+
+/** What encrypts under a key without the database, for the time until `end`. */
+async function sealerOf(
+  call: Call,
+  store: KeyStore,
+  key: Key,
+  algorithm: EncryptionAlgorithmSpec,
+  context: EncryptionContext | undefined,
+): Promise<{ seal: (plaintext: Uint8Array) => Uint8Array; end: () => void }> {
+  if (algorithm !== symmetric) {
+    const publicKey = await store.publicKey(call.db, key);
+    return { seal: (plaintext) => sealOaep(publicKey, algorithm, plaintext), end: () => {} };
+  }
+  const material = (await store.withMaterial(call.db, key, key.material_id!, (bytes) => Buffer.from(bytes)))!;
+  return {
+    seal: (plaintext) => sealEnvelope(material, key.sender!, plaintext, context ?? undefined),
+    end: () => void material.fill(0),
+  };
 }
 
 async function seal(

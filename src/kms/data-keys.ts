@@ -102,10 +102,17 @@ function checkDataKeyInput(input: DataKeyInput): void {
     throw new AwsError('ValidationException', 'Please specify either number of bytes or key spec.');
 }
 
-/** Nitro enclaves don't exist here; answering with a plaintext would give it to someone it was not meant for. */
+/**
+ * A request for the enclave that an attestation document names is never answered otherwise: the plaintext would go to
+ * someone it was not meant for. No document can be one of this system, which has no Nitro enclaves.
+ * @throws {AwsError} ValidationException
+ */
 export function refuseRecipient(input: { Recipient?: object | undefined }): void {
   if (input.Recipient)
-    throw new AwsError('UnsupportedOperationException', 'Recipient: attestation documents are not supported.');
+    throw new AwsError(
+      'ValidationException',
+      'Recipient: the attestation document is not valid, because this system has no AWS Nitro Enclaves.',
+    );
 }
 
 function dataKeyConditions(_call: Call, input: DataKeyInput): Conditions {

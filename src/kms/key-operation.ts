@@ -1,6 +1,6 @@
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
-import { type Operation, operation, type RecordDetails } from '../aws/service.ts';
+import { type Later, type Operation, operation, type RecordDetails } from '../aws/service.ts';
 import { type Constraint, validate } from '../aws/validate.ts';
 import { type Conditions, keyAccess, requireCustomerManaged, requireSeen } from './access.ts';
 import { openGrantToken } from './grant-tokens.ts';
@@ -31,7 +31,7 @@ interface KeyOperation<Input extends KeyInput, Output> {
   /** What must hold of the input beyond its constraints. */
   readonly check?: (input: Input) => void;
   readonly conditions?: (call: Call, input: Input) => Conditions;
-  readonly handle: (call: Call, input: Input, key: Key) => Promise<Output> | Output;
+  readonly handle: (call: Call, input: Input, key: Key) => Promise<Output | Later<Output>> | Output | Later<Output>;
   /** Members of the request that the trail shows, or how to show them. */
   readonly parameters: readonly string[] | ((input: Input) => Record<string, unknown> | null);
   readonly response?: (output: Output, key: Key) => Record<string, unknown> | null;

@@ -2,10 +2,10 @@
  * What each key spec can be used for, with which algorithms, and how its material is made. SM2 exists in the China regions
  * only, and is not here. Source: API_CreateKey.
  */
-import { generateKeyPair, generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto';
-import { availableParallelism } from 'node:os';
+import { generateKeyPair, type KeyObject, randomBytes } from 'node:crypto';
 import type { GrantOperation, KeyMetadata, KeyUsageType } from '@aws-sdk/client-kms';
 import { AwsError } from '../aws/errors.ts';
+import { longTurns, shortTurns } from './elsewhere.ts';
 
 interface PairOptions {
   readonly modulusLength?: number;
@@ -84,13 +84,12 @@ export interface Material {
   readonly publicKey?: Buffer;
 }
 
-/**
- * New material; the caller wipes `secret`. RSA keys take from tenths of a second to seconds, on another thread.
- */
+/** New material; the caller wipes `secret`. Key pairs are made on another thread: RSA takes up to seconds. */
 export async function newMaterial(spec: string): Promise<Material> {
   const { material } = specs[spec]!;
   if (typeof material === 'number') return { secret: randomBytes(material) };
-  const pair = material.type === 'rsa' ? await keyPairElsewhere(material) : keyPairHere(material);
+  const turns = material.type === 'rsa' ? longTurns : shortTurns;
+  const pair = await turns.run(() => newKeyPair(material.type, material.options ?? {}));
   return {
     secret: pair.privateKey.export({ type: 'pkcs8', format: 'der' }),
     publicKey: pair.publicKey.export({ type: 'spki', format: 'der' }),
@@ -102,37 +101,13 @@ interface KeyPair {
   readonly privateKey: KeyObject;
 }
 
+type Made = (error: Error | null, publicKey: KeyObject, privateKey: KeyObject) => void;
 // The overloads of node:crypto name one key type each; here the type is data.
-const generateSync = generateKeyPairSync as unknown as (type: string, options?: object) => KeyPair;
+const generate = generateKeyPair as unknown as (type: string, options: object, made: Made) => void;
 
-function keyPairHere({ type, options }: { type: string; options?: object }): KeyPair {
-  return generateSync(type, options ?? {});
-}
-
-/**
- * RSA pairs that are made at once: one processor stays for everything else. Who waits is a request in flight, and those the
- * gateway limits.
- */
-const pairsAtOnceMax = Math.max(1, availableParallelism() - 1);
-let pairsInWork = 0;
-const waiting: Array<() => void> = [];
-
-async function keyPairElsewhere({ options }: { options?: PairOptions }): Promise<KeyPair> {
-  if (pairsInWork < pairsAtOnceMax) pairsInWork++;
-  else await new Promise<void>((resolve) => waiting.push(resolve));
-  try {
-    return await generateRsa(options as { modulusLength: number });
-  } finally {
-    // The place goes to the next in line, or is free.
-    const next = waiting.shift();
-    if (next) next();
-    else pairsInWork--;
-  }
-}
-
-function generateRsa(options: { modulusLength: number }): Promise<KeyPair> {
+function newKeyPair(type: string, options: object): Promise<KeyPair> {
   return new Promise((resolve, reject) =>
-    generateKeyPair('rsa', options, (error, publicKey, privateKey) =>
+    generate(type, options, (error, publicKey, privateKey) =>
       error ? reject(error) : resolve({ publicKey, privateKey }),
     ),
   );

@@ -1,11 +1,12 @@
 /** RSAES-OAEP (RFC 8017, section 7.1) as the API has it: no label, MGF1 with the same hash. */
-import { constants, createPrivateKey, createPublicKey, privateDecrypt, publicEncrypt } from 'node:crypto';
+import { constants, createPrivateKey, createPublicKey, publicEncrypt, webcrypto } from 'node:crypto';
 import type { EncryptionAlgorithmSpec } from '@aws-sdk/client-kms';
 import { AwsError } from '../aws/errors.ts';
+import type { Computation } from '../crypto/computation.ts';
 
 const hashes: Partial<Record<EncryptionAlgorithmSpec, { readonly name: string; readonly bytes: number }>> = {
-  RSAES_OAEP_SHA_1: { name: 'sha1', bytes: 20 },
-  RSAES_OAEP_SHA_256: { name: 'sha256', bytes: 32 },
+  RSAES_OAEP_SHA_1: { name: 'SHA-1', bytes: 20 },
+  RSAES_OAEP_SHA_256: { name: 'SHA-256', bytes: 32 },
 };
 
 const padding = constants.RSA_PKCS1_OAEP_PADDING;
@@ -28,19 +29,27 @@ export function sealOaep(publicKey: Buffer, algorithm: EncryptionAlgorithmSpec, 
 }
 
 /**
- * @param privateKey PKCS #8, DER; the caller wipes it, and the plaintext
- * @returns undefined when the ciphertext is not one of this key and algorithm
+ * Ready to decrypt: the key has been read. The result is undefined when the ciphertext is not one of this key and algorithm;
+ * a plaintext is the caller's to wipe.
+ * @param privateKey PKCS #8, DER; the caller wipes it
  */
-export function openOaep(
+export function openingOaep(
   privateKey: Buffer,
   algorithm: EncryptionAlgorithmSpec,
   ciphertext: Uint8Array,
-): Buffer | undefined {
-  const key = createPrivateKey({ key: privateKey, format: 'der', type: 'pkcs8' });
-  try {
-    return privateDecrypt({ key, padding, oaepHash: hashes[algorithm]!.name }, ciphertext);
-  } catch {
-    // Why is not for anyone to know: a difference would help to find the plaintext (RFC 8017, section 7.1.2).
-    return undefined;
-  }
+): Computation<Buffer | undefined> {
+  const rsa = { name: 'RSA-OAEP', hash: hashes[algorithm]!.name };
+  const key = createPrivateKey({ key: privateKey, format: 'der', type: 'pkcs8' }).toCryptoKey(rsa, false, ['decrypt']);
+  return {
+    async start() {
+      try {
+        // Unlike node:crypto's other interface, this one decrypts on another thread.
+        return Buffer.from(await webcrypto.subtle.decrypt(rsa, key, ciphertext as Uint8Array<ArrayBuffer>));
+      } catch {
+        // Why is not for anyone to know: a difference would help to find the plaintext (RFC 8017, section 7.1.2).
+        return undefined;
+      }
+    },
+    end() {},
+  };
 }

@@ -8,6 +8,7 @@ import { AwsError } from '../aws/errors.ts';
 import { blob, boolean, oneOf, required, structure } from '../aws/validate.ts';
 import { grantTokenList, keyIdText } from './constraints.ts';
 import { recipient, refuseRecipient } from './data-keys.ts';
+import { laterAnswer } from './elsewhere.ts';
 import { keyOperation, stopIfDryRun } from './key-operation.ts';
 import { algorithmsOf, curveOf } from './key-specs.ts';
 import { requireAlgorithm, requireEnabled, requireUsage } from './key-states.ts';
@@ -40,12 +41,26 @@ const deriveSharedSecret = (store: KeyStore) =>
       requireAlgorithm(key, algorithm, algorithmsOf(key.key_spec, key.key_usage).KeyAgreementAlgorithms);
       const publicKey = readPeerKey(input.PublicKey!, key);
       stopIfDryRun(input);
-      const SharedSecret = await store.withPrivateKey(call.db, key, (encoded) =>
-        diffieHellman({ privateKey: createPrivateKey({ key: encoded, format: 'der', type: 'pkcs8' }), publicKey }),
-      );
-      return { KeyId: key.arn, SharedSecret, KeyAgreementAlgorithm: algorithm, KeyOrigin: key.origin };
+      const answer = (SharedSecret: Buffer) => ({
+        KeyId: key.arn,
+        SharedSecret,
+        KeyAgreementAlgorithm: algorithm,
+        KeyOrigin: key.origin,
+      });
+      return store.withPrivateKey(call.db, key, (encoded) => {
+        const pair = { privateKey: createPrivateKey({ key: encoded, format: 'der', type: 'pkcs8' }), publicKey };
+        // The larger curves take milliseconds.
+        if (key.key_spec === 'ECC_NIST_P256') return answer(diffieHellman(pair));
+        return laterAnswer(call, { start: () => agreeElsewhere(pair), end() {} }, answer);
+      });
     },
   });
+
+function agreeElsewhere(pair: { privateKey: KeyObject; publicKey: KeyObject }): Promise<Buffer> {
+  return new Promise((resolve, reject) =>
+    diffieHellman(pair, (error, secret) => (error ? reject(error) : resolve(secret))),
+  );
+}
 
 /**
  * The other side's public key. OpenSSL refuses points that are not on the curve as it reads them; a point of another

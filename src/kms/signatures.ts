@@ -11,11 +11,20 @@ import { AwsError } from '../aws/errors.ts';
 import { blob, boolean, type Constraint, oneOf, required, structure } from '../aws/validate.ts';
 import type { Conditions } from './access.ts';
 import { grantTokenList, keyIdText } from './constraints.ts';
+import { laterAnswer } from './elsewhere.ts';
 import { keyOperation, stopIfDryRun } from './key-operation.ts';
 import { algorithmsOf } from './key-specs.ts';
 import { requireAlgorithm, requireEnabled, requireUsage } from './key-states.ts';
 import type { Key, KeyStore } from './key-store.ts';
-import { checkMessage, type SigningPlan, signMessage, verifyMessage } from './signing-algorithms.ts';
+import {
+  checkMessage,
+  type SigningPlan,
+  signing,
+  signMessage,
+  takesLong,
+  verification,
+  verifyMessage,
+} from './signing-algorithms.ts';
 import { parameters } from './trail.ts';
 
 const members: Readonly<Record<string, Constraint>> = {
@@ -44,10 +53,13 @@ const sign = (store: KeyStore) =>
     async handle(call, input, key) {
       const plan = planOf(key, input, 'Sign');
       stopIfDryRun(input);
-      const Signature = await store.withPrivateKey(call.db, key, (privateKey) =>
-        signMessage(plan, privateKey, input.Message!),
+      const message = input.Message!;
+      const answer = (Signature: Buffer) => ({ KeyId: key.arn, Signature, SigningAlgorithm: plan.algorithm });
+      return store.withPrivateKey(call.db, key, (privateKey) =>
+        takesLong(plan, 'sign')
+          ? laterAnswer(call, signing(plan, privateKey, message), answer)
+          : answer(signMessage(plan, privateKey, message)),
       );
-      return { KeyId: key.arn, Signature, SigningAlgorithm: plan.algorithm };
     },
   });
 
@@ -65,9 +77,14 @@ const verify = (store: KeyStore) =>
       const plan = planOf(key, input, 'Verify');
       stopIfDryRun(input);
       const publicKey = await store.publicKey(call.db, key);
-      if (!verifyMessage(plan, publicKey, input.Message!, input.Signature!))
-        throw new AwsError('KMSInvalidSignatureException', '');
-      return { KeyId: key.arn, SignatureValid: true, SigningAlgorithm: plan.algorithm };
+      const [message, signature] = [input.Message!, input.Signature!];
+      const answer = (isValid: boolean) => {
+        if (!isValid) throw new AwsError('KMSInvalidSignatureException', '');
+        return { KeyId: key.arn, SignatureValid: true, SigningAlgorithm: plan.algorithm };
+      };
+      return takesLong(plan, 'verify')
+        ? laterAnswer(call, verification(plan, publicKey, message, signature), answer)
+        : answer(verifyMessage(plan, publicKey, message, signature));
     },
   });
 

@@ -1,7 +1,16 @@
 /** How each signing algorithm of the API is computed. Source: KMS developer guide, "Key spec reference". */
-import { constants, createPrivateKey, createPublicKey, type SignKeyObjectInput, sign, verify } from 'node:crypto';
+import {
+  constants,
+  createPrivateKey,
+  createPublicKey,
+  type KeyObject,
+  type SignKeyObjectInput,
+  sign,
+  verify,
+} from 'node:crypto';
 import type { MessageType, SigningAlgorithmSpec } from '@aws-sdk/client-kms';
 import { AwsError } from '../aws/errors.ts';
+import type { Computation } from '../crypto/computation.ts';
 import {
   type Digest,
   type PreparedScheme,
@@ -63,12 +72,20 @@ const messageTypes: Partial<Record<SigningAlgorithmSpec, MessageType>> = {
   ML_DSA_SHAKE_256: 'RAW',
 };
 
+/**
+ * Whether the computation takes so long that others should not wait for it: more than about 0.2 ms, where the curve P-256
+ * and Ed25519 take 0.05. Public RSA keys are fast.
+ */
+export function takesLong({ spec }: SigningPlan, purpose: 'sign' | 'verify'): boolean {
+  if (spec.startsWith('RSA')) return purpose === 'sign';
+  return spec !== 'ECC_NIST_P256' && spec !== 'ECC_NIST_EDWARDS25519';
+}
+
 /** @param privateKey PKCS #8, DER; the caller wipes it. The message has been checked. */
 export function signMessage(plan: SigningPlan, privateKey: Buffer, message: Uint8Array): Buffer {
   const scheme = preparedScheme(plan);
   if (scheme) return prepared(plan).sign(privateKey, scheme, message);
-  const key = createPrivateKey({ key: privateKey, format: 'der', type: 'pkcs8' });
-  return sign(hashing[plan.algorithm]?.digest, message, { key, ...padding(plan) });
+  return sign(hashing[plan.algorithm]?.digest, message, privateKeyInput(plan, privateKey));
 }
 
 /** @param publicKey SubjectPublicKeyInfo, DER */
@@ -80,8 +97,59 @@ export function verifyMessage(
 ): boolean {
   const scheme = preparedScheme(plan);
   if (scheme) return prepared(plan).verify(publicKey, scheme, message, signature);
-  const key = createPublicKey({ key: publicKey, format: 'der', type: 'spki' });
-  return verify(hashing[plan.algorithm]?.digest, message, { key, ...padding(plan) }, signature);
+  return verify(hashing[plan.algorithm]?.digest, message, publicKeyInput(plan, publicKey), signature);
+}
+
+/**
+ * Ready to sign: all that is needed of the private key has been read. The message has been checked.
+ * @param privateKey PKCS #8, DER; the caller wipes it
+ */
+export function signing(plan: SigningPlan, privateKey: Buffer, message: Uint8Array): Computation<Buffer> {
+  const scheme = preparedScheme(plan);
+  if (scheme) return prepared(plan).signing(privateKey, scheme, message);
+  const key = privateKeyInput(plan, privateKey);
+  return { start: () => signElsewhere(hashing[plan.algorithm]?.digest, message, key), end() {} };
+}
+
+/** @param publicKey SubjectPublicKeyInfo, DER */
+export function verification(
+  plan: SigningPlan,
+  publicKey: Buffer,
+  message: Uint8Array,
+  signature: Uint8Array,
+): Computation<boolean> {
+  const scheme = preparedScheme(plan);
+  if (scheme) return prepared(plan).verification(publicKey, scheme, message, signature);
+  const key = publicKeyInput(plan, publicKey);
+  return { start: () => verifyElsewhere(hashing[plan.algorithm]?.digest, message, key, signature), end() {} };
+}
+
+type KeyInput = SignKeyObjectInput & { key: KeyObject };
+
+const privateKeyInput = (plan: SigningPlan, key: Buffer): KeyInput => ({
+  key: createPrivateKey({ key, format: 'der', type: 'pkcs8' }),
+  ...padding(plan),
+});
+const publicKeyInput = (plan: SigningPlan, key: Buffer): KeyInput => ({
+  key: createPublicKey({ key, format: 'der', type: 'spki' }),
+  ...padding(plan),
+});
+
+function signElsewhere(digest: string | undefined, message: Uint8Array, key: KeyInput): Promise<Buffer> {
+  return new Promise((resolve, reject) =>
+    sign(digest, message, key, (error, signature) => (error ? reject(error) : resolve(signature))),
+  );
+}
+
+function verifyElsewhere(
+  digest: string | undefined,
+  message: Uint8Array,
+  key: KeyInput,
+  signature: Uint8Array,
+): Promise<boolean> {
+  return new Promise((resolve, reject) =>
+    verify(digest, message, key, signature, (error, isValid) => (error ? reject(error) : resolve(isValid))),
+  );
 }
 
 /** How OpenSSL is to take the message, where `node:crypto` can't. */

@@ -3,7 +3,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import type { AnyDatabase, Call, EventDraft, Principal } from '../aws/call.ts';
 import { ManualClock } from '../aws/clock.ts';
 import { AwsError } from '../aws/errors.ts';
-import type { AccessRequest, Operation, RecordDetails } from '../aws/service.ts';
+import { type AccessRequest, Later, type Operation, type RecordDetails } from '../aws/service.ts';
 import { Signals } from '../aws/signals.ts';
 import { RootKey } from '../crypto/root-key.ts';
 import { migrate } from '../database/migrations.ts';
@@ -123,6 +123,7 @@ export class TestKms {
           return operation.handle(call, input, subject);
         });
       }
+      if (output instanceof Later) output = await output.finish();
       return output;
     } catch (error) {
       trace.error = error;
