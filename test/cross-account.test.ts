@@ -87,7 +87,7 @@ const closed = (arn: string, action: string, what = 'this resource') => ({
 
 describe('a key that is not open to another account', () => {
   // Input of every operation that names a key, valid for any key as far as it can be.
-  const grant = { GranteePrincipal: `arn:aws:iam::${owner}:user/x`, Operations: ['Decrypt'] as sdk.GrantOperation[] };
+  const grant = { GranteePrincipal: `arn:aws:iam::${owner}:root`, Operations: ['Decrypt'] as sdk.GrantOperation[] };
   const GrantId = '0'.repeat(64);
   const inputs: Record<string, object> = {
     CancelKeyDeletion: {},

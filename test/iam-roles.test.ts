@@ -84,6 +84,7 @@ describe('AssumeRole', () => {
   });
 
   it('is refused to whom the trust policy does not let in, and for roles that are not there, in the same words', async () => {
+    await root.send(new CreateUserCommand({ UserName: 'bob' }));
     await role('closed', trust(`arn:aws:iam::${account}:user/bob`));
     for (const name of ['closed', 'nosuch'])
       await expect(assume(name)).rejects.toMatchObject({

@@ -26,7 +26,7 @@ beforeAll(async () => {
   await world.kms('TagResource', { KeyId, Tags: [{ TagKey: 'a', TagValue: 'b' }] });
   const grant = await world.kms('CreateGrant', {
     KeyId,
-    GranteePrincipal: 'arn:aws:iam::123456789012:user/bob',
+    GranteePrincipal: 'arn:aws:iam::123456789012:root',
     Operations: ['Decrypt'],
   });
   names.grant = grant.GrantId;

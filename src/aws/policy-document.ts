@@ -90,7 +90,7 @@ function isCondition(condition: unknown): boolean {
 }
 
 const awsPrincipal =
-  /^(?:\*|\d{12}|A[A-Z0-9]{15,127}|arn:aws[a-z-]*:(?:iam::\d{12}:(?:root|(?:user|role)\/[\w+=,.@/-]+)|sts::\d{12}:(?:assumed-role|federated-user)\/[\w+=,.@:/-]+))$/;
+  /^(?:\*|\d{12}|A(?:ID|RO)A[A-Z0-9]{12,124}(?::[\w+=,.@-]+)?|arn:aws[a-z-]*:(?:iam::\d{12}:(?:root|(?:user|role)\/[\w+=,.@/-]+)|sts::\d{12}:(?:assumed-role|federated-user)\/[\w+=,.@:/-]+))$/;
 const principalKinds = ['AWS', 'Service', 'Federated', 'CanonicalUser'];
 
 /**

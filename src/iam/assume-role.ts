@@ -3,6 +3,7 @@ import type { AssumeRoleRequest, AssumeRoleResponse } from '@aws-sdk/client-sts'
 import { parseArn } from '../aws/arn.ts';
 import type { Call, Principal } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
+import { type PrincipalIds, withPrincipals } from '../aws/policy-principals.ts';
 import { type AccessRequest, operation, type PolicyDocument, type PolicyStatement } from '../aws/service.ts';
 import { integer, list, required, structure, text } from '../aws/validate.ts';
 import type { RootKey } from '../crypto/root-key.ts';
@@ -10,6 +11,7 @@ import { check, malformedPolicy, validationError } from './errors.ts';
 import { arnText, type PlainTag, requestTags, tablesOf, tagKeyText, tagListRule, tagsOf } from './identities.ts';
 import { sizeOf } from './policy-documents.ts';
 import { parseIdentityPolicy } from './policy-grammar.ts';
+import { sessionArn } from './principal-ids.ts';
 import type { Identity } from './records.ts';
 import { createSession } from './sessions.ts';
 
@@ -120,7 +122,7 @@ export function sessionPrincipal(role: Identity, sessionName: string): Principal
   return {
     type: 'AssumedRole',
     account: role.account,
-    arn: `arn:aws:sts::${role.account}:assumed-role/${role.name}/${sessionName}`,
+    arn: sessionArn(role, sessionName),
     principalId: `${role.id}:${sessionName}`,
     sessionIssuer: {
       arn: `arn:aws:iam::${role.account}:role${role.path}${role.name}`,
@@ -146,7 +148,10 @@ async function findRole(call: Call, arn: string): Promise<Identity | undefined> 
 
 /** A trust policy names no resource: it is about the role that it is on. */
 function asResourcePolicy(role: Identity): PolicyDocument {
-  const document: PolicyDocument = JSON.parse(role.trust_policy ?? '{"Statement":[]}');
+  const document = withPrincipals(
+    JSON.parse(role.trust_policy ?? '{"Statement":[]}') as PolicyDocument,
+    JSON.parse(role.trusted_ids ?? '{}') as PrincipalIds,
+  );
   const statements = Array.isArray(document.Statement) ? document.Statement : [document.Statement];
   return { ...document, Statement: statements.map((statement: PolicyStatement) => ({ ...statement, Resource: '*' })) };
 }

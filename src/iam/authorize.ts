@@ -28,6 +28,11 @@ export async function authorize(call: Call, request: AccessRequest): Promise<Den
   const permissions = isRoot
     ? principal.session && { ...unlimited, session: await sessionLimits(call, request.action) }
     : await permissionsOf(call, request.action);
+  // Credentials can outlive whom they were made for, who then has nothing, not even what policies elsewhere gave.
+  if (permissions && 'isGone' in permissions) {
+    const { grants: _, resourcePolicy: __, ...rest } = request;
+    return decide(call, rest, permissions);
+  }
   return decide(call, request, permissions ?? unlimited);
 }
 
@@ -179,7 +184,8 @@ function matchingGrants(
 ): readonly GrantStatement[] {
   if (!grants?.length) return [];
   const operation = request.action.slice(request.action.indexOf(':') + 1);
-  const names = [principal.arn, principal.sessionIssuer?.arn, rootArn(principal)];
+  const { arn, principalId, sessionIssuer } = principal;
+  const names = [arn, principalId, sessionIssuer?.arn, sessionIssuer?.principalId, rootArn(principal)];
   return grants.filter(
     (grant) =>
       names.includes(grant.granteePrincipal) &&

@@ -103,6 +103,7 @@ export async function insertIdentity(
     path: '/',
     boundary_arn: null,
     trust_policy: null,
+    trusted_ids: null,
     description: null,
     session_max_s: null,
     ...values,

@@ -14,7 +14,7 @@ interface ListInput extends PageInput {
 export function listOperation<Output extends object>(
   name: string,
   kind: IdentityKind,
-  show: (rows: readonly Identity[]) => Output,
+  show: (rows: readonly Identity[], call: Call) => Output | Promise<Output>,
 ) {
   return operation<ListInput, Output & { IsTruncated: boolean; Marker?: string }>({
     name,
@@ -23,7 +23,7 @@ export function listOperation<Output extends object>(
     access: (call) => [iamAccess(call, name, `arn:aws:iam::${call.account}:${kind}/`)],
     async handle(call, input) {
       const { rows, rest } = pageOf(await read(call, kind, input), input, (row) => row.name_key);
-      return { ...show(rows), ...rest };
+      return { ...(await show(rows, call)), ...rest };
     },
   });
 }

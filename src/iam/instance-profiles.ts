@@ -26,7 +26,7 @@ import {
 } from './identities.ts';
 import { pageAfter, pageOf, pageRows, pageRules } from './paging.ts';
 import type { IamTables } from './records.ts';
-import { describeRole } from './roles.ts';
+import { currentRole } from './roles.ts';
 
 type Row = IamTables['iam_instance_profiles'];
 
@@ -218,6 +218,6 @@ async function describe(call: Call, row: Row): Promise<InstanceProfile> {
     InstanceProfileId: row.id,
     Arn: arnOf(row),
     CreateDate: new Date(row.created_at),
-    Roles: role ? [describeRole(role)] : [],
+    Roles: role ? [await currentRole(call, role)] : [],
   };
 }

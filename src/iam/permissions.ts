@@ -15,6 +15,8 @@ export interface Permissions {
   /** What the session was limited to when it was made; any of them may allow. Undefined when there is no such limit. */
   readonly session: readonly PolicyDocument[] | undefined;
   readonly tags: Readonly<Record<string, string>>;
+  /** The user or role is not there any more. */
+  readonly isGone?: true;
 }
 
 type Kept = Omit<Permissions, 'session'>;
@@ -88,8 +90,7 @@ async function noteUse(call: Call, accessKeyId: string, action: string): Promise
 
 async function loadPermissions(db: AnyDatabase, id: string): Promise<Kept> {
   const identity = await db.selectFrom('iam_identities').select('boundary_arn').where('id', '=', id).executeTakeFirst();
-  // Deleted since: nothing is left of what it could do.
-  if (!identity) return none;
+  if (!identity) return { ...none, isGone: true };
   const groups = await db.selectFrom('iam_memberships').select('group_id').where('user_id', '=', id).execute();
   const owners: string[] = [id, ...groups.map(({ group_id }) => group_id as string)];
   const inline = await db

@@ -47,6 +47,8 @@ export interface IamTables {
     boundary_arn: string | null;
     /** Roles: who may assume it, as JSON. */
     trust_policy: string | null;
+    /** Roles: the unique ids of those whom the trust policy names, as JSON; null where it was put before ids were kept. */
+    trusted_ids: string | null;
     description: string | null;
     /** Roles: the longest session, seconds. */
     session_max_s: number | null;
@@ -141,6 +143,12 @@ export const iamMigrations: readonly Migration[] = [
         name_key text not null, path text not null, created_at integer not null, role_id text,
         unique (account, name_key)) strict`.execute(db);
       await sql`create index iam_instance_profiles_role on iam_instance_profiles (role_id)`.execute(db);
+    },
+  },
+  {
+    id: 'iam-004-trusted-ids',
+    async up(db) {
+      await sql`alter table iam_identities add column trusted_ids text`.execute(db);
     },
   },
 ];

@@ -10,6 +10,7 @@ import type {
   UpdateRoleRequest,
 } from '@aws-sdk/client-iam';
 import type { Call } from '../aws/call.ts';
+import { type PrincipalIds, shownPolicy } from '../aws/policy-principals.ts';
 import { type Operation, operation } from '../aws/service.ts';
 import { integer, required, text } from '../aws/validate.ts';
 import { boundaryOf, requireBoundary } from './boundaries.ts';
@@ -34,6 +35,7 @@ import { listOperation } from './identity-lists.ts';
 import { requireNoPolicies } from './policies-of-identities.ts';
 import { encodeDocument, policyText, sizeOf } from './policy-documents.ts';
 import { parseTrustPolicy } from './policy-grammar.ts';
+import { arnsOf, trustedIds } from './principal-ids.ts';
 import { identityArn } from './principals.ts';
 import type { Identity } from './records.ts';
 
@@ -43,10 +45,12 @@ const description = text({ max: 1000 });
 /** Characters without white space. Source: IAM user guide, quotas. */
 const trustPolicySizeMax = 2048;
 
-function checkTrustPolicy(document: string): void {
-  parseTrustPolicy(document);
-  if (sizeOf(document) > trustPolicySizeMax)
+/** Checks a trust policy, and finds out whom it means. */
+async function trustColumns(call: Call, text: string): Promise<Pick<Identity, 'trust_policy' | 'trusted_ids'>> {
+  const document = parseTrustPolicy(text);
+  if (sizeOf(text) > trustPolicySizeMax)
     throw limitExceeded(`Cannot exceed quota for ACLSizePerRole: ${trustPolicySizeMax}`);
+  return { trust_policy: text, trusted_ids: JSON.stringify(await trustedIds(call, document)) };
 }
 
 const createRole = operation<CreateRoleRequest, CreateRoleResponse, NamedIdentity>({
@@ -66,7 +70,7 @@ const createRole = operation<CreateRoleRequest, CreateRoleResponse, NamedIdentit
   },
   access: (call, input, subject) => accessToCreate(call, 'Role', subject, input),
   async handle(call, input) {
-    checkTrustPolicy(input.AssumeRolePolicyDocument!);
+    const trust = await trustColumns(call, input.AssumeRolePolicyDocument!);
     await requireBoundary(call, input.PermissionsBoundary);
     const role = await insertIdentity(
       call,
@@ -75,7 +79,7 @@ const createRole = operation<CreateRoleRequest, CreateRoleResponse, NamedIdentit
         name: input.RoleName!,
         path: input.Path ?? '/',
         description: input.Description ?? null,
-        trust_policy: input.AssumeRolePolicyDocument!,
+        ...trust,
         session_max_s: input.MaxSessionDuration ?? 3600,
         boundary_arn: input.PermissionsBoundary ?? null,
       },
@@ -102,8 +106,8 @@ const createRole = operation<CreateRoleRequest, CreateRoleResponse, NamedIdentit
 const listRoles = listOperation(
   'ListRoles',
   'role',
-  (rows): Pick<ListRolesResponse, 'Roles'> => ({
-    Roles: rows.map(describeRole),
+  async (rows, call): Promise<Pick<ListRolesResponse, 'Roles'>> => ({
+    Roles: await Promise.all(rows.map((row) => currentRole(call, row))),
   }),
 );
 
@@ -136,8 +140,8 @@ function onRole<Output>(
   });
 }
 
-const getRole = onRole<GetRoleResponse>('GetRole', 'reads', {}, (_call, role, _input, { tags }) => ({
-  Role: { ...describeRole(role), ...boundaryOf(role), ...(tags.length ? { Tags: [...tags] } : {}) },
+const getRole = onRole<GetRoleResponse>('GetRole', 'reads', {}, async (call, role, _input, { tags }) => ({
+  Role: { ...(await currentRole(call, role)), ...boundaryOf(role), ...(tags.length ? { Tags: [...tags] } : {}) },
 }));
 
 const updateRole = onRole(
@@ -158,8 +162,7 @@ const updateAssumeRolePolicy = onRole(
   'writes',
   { PolicyDocument: required(policyText) },
   async (call, role, input) => {
-    checkTrustPolicy(input.PolicyDocument!);
-    await change(call, role, { trust_policy: input.PolicyDocument! });
+    await change(call, role, await trustColumns(call, input.PolicyDocument!));
     return {};
   },
 );
@@ -191,7 +194,14 @@ async function change(call: Call, { id }: Identity, values: Partial<Identity>): 
   await identitiesChanged(call);
 }
 
-export function describeRole(role: Identity): Role {
+/** A role, its trust policy naming whom it trusts as they are called now. */
+export async function currentRole(call: Call, role: Identity): Promise<Role> {
+  const ids: PrincipalIds = JSON.parse(role.trusted_ids ?? '{}');
+  const trust_policy = shownPolicy(role.trust_policy ?? '', ids, await arnsOf(call, Object.values(ids)));
+  return describeRole({ ...role, trust_policy });
+}
+
+function describeRole(role: Identity): Role {
   return {
     Path: role.path,
     RoleName: role.name,

@@ -10,6 +10,7 @@ import { instanceProfileOperations } from './instance-profiles.ts';
 import { managedPolicyOperations } from './managed-policies.ts';
 import { identityPolicyOperations } from './policies-of-identities.ts';
 import { policyVersionOperations } from './policy-versions.ts';
+import { describePrincipals, resolvePrincipals } from './principal-ids.ts';
 import { roleOperations } from './roles.ts';
 import { simulateCustomPolicy, simulatePrincipalPolicy } from './simulate.ts';
 import { tagOperations } from './tags.ts';
@@ -42,9 +43,13 @@ export function createIam(parts: {
     protocol: 'awsQuery',
     apiVersion: '2010-05-08',
     xmlNamespace: 'https://iam.amazonaws.com/doc/2010-05-08/',
-    operations: Object.fromEntries(
-      operations.map((operation) => [operation.name, { ...operation, schema: catalogue[operation.name] }]),
-    ),
+    operations: {
+      ...Object.fromEntries(
+        operations.map((operation) => [operation.name, { ...operation, schema: catalogue[operation.name] }]),
+      ),
+      [resolvePrincipals.name]: resolvePrincipals,
+      [describePrincipals.name]: describePrincipals,
+    },
     catalogue,
     migrations: [],
     accessDenied,

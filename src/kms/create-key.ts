@@ -19,6 +19,7 @@ import { keyMetadata, metadataRecord } from './key-metadata.ts';
 import { newMaterial, requireImportable, usageOf } from './key-specs.ts';
 import { type Key, type KeyStore, keyArn, type NewKey } from './key-store.ts';
 import { checkPolicy, defaultPolicy } from './policy-document.ts';
+import { policyPrincipals } from './principals.ts';
 import type { KmsTables } from './records.ts';
 import { checkTags, insertTags, tagConditions, tagList } from './tag-rules.ts';
 import { keyResource, lowerCamelMembers, parameters } from './trail.ts';
@@ -62,11 +63,12 @@ export function createKey(store: KeyStore) {
     ],
     async handle(call, request, plan) {
       const row = newRow(call, request, plan);
+      const principals = request.Policy ? await policyPrincipals(call, request.Policy) : null;
       const material = plan.origin === 'AWS_KMS' ? await newMaterial(plan.spec) : undefined;
       try {
         const key = await call.transaction(async (inside) => {
           await checkKeyCount(inside);
-          const created = await store.insert(inside, row, material);
+          const created = await store.insert(inside, { ...row, principals }, material);
           if (!request.Tags?.length) return created;
           await insertTags(inside, created, request.Tags);
           await store.update(inside.db, created);

@@ -8,14 +8,17 @@ import type { KmsTables } from './records.ts';
 
 export type GrantRow = Selectable<KmsTables['kms_grants']>;
 
-/** A grant names its grantee by ARN: the caller's own, the role behind a session, or the caller's account. */
+/**
+ * A grant's grantee is the caller, the role behind a session, or the caller's account: the first two by unique id, or by ARN
+ * where there is none.
+ */
 const grantsOfGrantee = prepared((db) =>
   db
     .selectFrom('kms_grants')
     .selectAll()
     .where('key_id', '=', '')
     .where('region', '=', '')
-    .where('grantee', 'in', ['', '', ''])
+    .where('grantee', 'in', ['', '', '', '', ''])
     .limit(grantsConsideredMax),
 );
 
@@ -24,12 +27,14 @@ const grantsConsideredMax = 50_000;
 
 /** The grants on a key whose grantee is the caller or its account. */
 export async function findGrants(call: Call, key: Key): Promise<readonly GrantStatement[]> {
-  const { arn, sessionIssuer, account } = call.principal;
+  const { arn, principalId, sessionIssuer, account } = call.principal;
   const rows = await grantsOfGrantee(call.db, [
     key.key_id,
     key.region,
     arn,
+    principalId,
     sessionIssuer?.arn ?? arn,
+    sessionIssuer?.principalId ?? principalId,
     `arn:aws:iam::${account}:root`,
     grantsConsideredMax,
   ]);

@@ -6,13 +6,16 @@ import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { GrantRow } from './grant-lookup.ts';
 import type { Key } from './key-store.ts';
+import { grantPrincipal } from './principals.ts';
 import type { KmsTables } from './records.ts';
 
 /** Grants on one key. Source: KMS developer guide, "Grants per KMS key". */
 const grantsMax = 50_000;
 
-export function newGrantRow(call: Call, input: CreateGrantRequest, key: Key): GrantRow {
+/** @throws {AwsError} InvalidArnException when a principal is not there */
+export async function newGrantRow(call: Call, input: CreateGrantRequest, key: Key): Promise<GrantRow> {
   const { EncryptionContextEquals: equals, EncryptionContextSubset: subset, SourceArn } = input.Constraints ?? {};
+  const retiring = input.RetiringPrincipal ?? input.RetiringServicePrincipal;
   const constraints: GrantConstraints = {
     ...(equals ? { EncryptionContextEquals: sorted(equals) } : {}),
     ...(subset ? { EncryptionContextSubset: sorted(subset) } : {}),
@@ -23,8 +26,8 @@ export function newGrantRow(call: Call, input: CreateGrantRequest, key: Key): Gr
     key_id: key.key_id,
     region: key.region,
     account: key.account,
-    grantee: (input.GranteePrincipal ?? input.GranteeServicePrincipal)!,
-    retiring: input.RetiringPrincipal ?? input.RetiringServicePrincipal ?? null,
+    grantee: await grantPrincipal(call, (input.GranteePrincipal ?? input.GranteeServicePrincipal)!),
+    retiring: retiring === undefined ? null : await grantPrincipal(call, retiring),
     operations: JSON.stringify([...new Set(input.Operations)]),
     constraints: equals || subset || SourceArn ? JSON.stringify(constraints) : null,
     name: input.Name ?? '',

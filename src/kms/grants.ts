@@ -10,6 +10,7 @@ import type {
 import type { Kysely } from 'kysely';
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
+import { isUniqueId } from '../aws/policy-principals.ts';
 import { operation } from '../aws/service.ts';
 import { boolean, required, structure, validate } from '../aws/validate.ts';
 import { accountAccess, type Conditions, contextConditions, keyAccess, requireSeen } from './access.ts';
@@ -31,6 +32,7 @@ import { checkGrantTokens, keyOperation, stopIfDryRun } from './key-operation.ts
 import { requireEnabled } from './key-states.ts';
 import { type KeyStore, keyArn } from './key-store.ts';
 import { pageOf, pageResult } from './markers.ts';
+import { arnsOf, namesInGrants } from './principals.ts';
 import type { KmsTables } from './records.ts';
 import { keyResource, lowerCamel, parameters } from './trail.ts';
 
@@ -59,7 +61,7 @@ const createGrant = (store: KeyStore) =>
       requireEnabled(key);
       checkGrant(input, key);
       stopIfDryRun(input);
-      const row = newGrantRow(call, input, key);
+      const row = await newGrantRow(call, input, key);
       const existing = input.Name ? await sameGrant(call, row) : undefined;
       const grantId = existing ?? row.grant_id;
       if (!existing) await insertGrant(call, key, row);
@@ -125,8 +127,8 @@ const listGrants = (store: KeyStore) =>
         .orderBy('grant_id')
         .limit(page.size + 1);
       if (input.GrantId) query = query.where('grant_id', '=', input.GrantId);
-      if (grantee) query = query.where('grantee', '=', grantee);
-      return grantPage(list, page, await query.execute());
+      if (grantee) query = query.where('grantee', 'in', await namesInGrants(call, grantee));
+      return grantPage(call, list, page, await query.execute());
     },
   });
 
@@ -161,14 +163,14 @@ const listRetirableGrants = operation<ListRetirableGrantsRequest, ListGrantsResp
     let query = kms
       .selectFrom('kms_grants')
       .selectAll()
-      .where('retiring', '=', retiring)
+      .where('retiring', 'in', await namesInGrants(call, retiring))
       .where('region', '=', call.region)
       .where('grant_id', '>', page.after)
       .orderBy('grant_id')
       .limit(page.size + 1);
     // Of another account's principals, only what concerns the keys of the caller's own.
     if (accountOf(retiring) !== call.account) query = query.where('account', '=', call.account);
-    return grantPage(list, page, await query.execute());
+    return grantPage(call, list, page, await query.execute());
   },
   record: (_call, input) => ({
     requestParameters: parameters(input, ['RetiringPrincipal', 'RetiringServicePrincipal', 'Limit', 'Marker']),
@@ -250,11 +252,27 @@ function serviceOf(call: Call, member: string, service: string | undefined): str
   return service;
 }
 
-function grantPage(list: string, page: { after: string; size: number }, rows: readonly GrantRow[]): ListGrantsResponse {
+async function grantPage(
+  call: Call,
+  list: string,
+  page: { after: string; size: number },
+  rows: readonly GrantRow[],
+): Promise<ListGrantsResponse> {
   const { items, end } = pageResult(list, page, rows, (row) => row.grant_id);
-  return { Grants: items.map(grantEntry), ...end };
+  const arns = await arnsOf(
+    call,
+    items.flatMap((row) => [row.grantee, row.retiring]),
+  );
+  const named = (name: string) => arns[name] ?? name;
+  return {
+    Grants: items.map((row) =>
+      grantEntry({ ...row, grantee: named(row.grantee), retiring: row.retiring && named(row.retiring) }),
+    ),
+    ...end,
+  };
 }
 
+/** @param row its principals named by ARN, as far as they are there */
 function grantEntry(row: GrantRow): GrantListEntry {
   const constraints = grantConstraints(row);
   return {
@@ -262,9 +280,9 @@ function grantEntry(row: GrantRow): GrantListEntry {
     GrantId: row.grant_id,
     Name: row.name,
     CreationDate: new Date(row.created_at),
-    ...(isArn(row.grantee) ? { GranteePrincipal: row.grantee } : { GranteeServicePrincipal: row.grantee }),
-    ...(row.retiring && isArn(row.retiring) ? { RetiringPrincipal: row.retiring } : {}),
-    ...(row.retiring && !isArn(row.retiring) ? { RetiringServicePrincipal: row.retiring } : {}),
+    ...(isService(row.grantee) ? { GranteeServicePrincipal: row.grantee } : { GranteePrincipal: row.grantee }),
+    ...(row.retiring && !isService(row.retiring) ? { RetiringPrincipal: row.retiring } : {}),
+    ...(row.retiring && isService(row.retiring) ? { RetiringServicePrincipal: row.retiring } : {}),
     IssuingAccount: `arn:aws:iam::${row.issuing_account}:root`,
     Operations: JSON.parse(row.operations) as GrantListEntry['Operations'],
     ...(constraints ? { Constraints: constraints } : {}),
@@ -281,5 +299,5 @@ function recordedConstraints(constraints: object): Record<string, unknown> {
   return Object.fromEntries(Object.entries(constraints).map(([name, value]) => [lowerCamel(name), value]));
 }
 
-const isArn = (principal: string) => principal.startsWith('arn:');
+const isService = (principal: string) => !principal.startsWith('arn:') && !isUniqueId(principal);
 const accountOf = (principal: string) => /^arn:[^:]*:[^:]*:[^:]*:(\d{12}):/.exec(principal)?.[1];

@@ -6,6 +6,7 @@
 import { randomInt } from 'node:crypto';
 import type { Kysely, Selectable } from 'kysely';
 import type { AnyDatabase, Call } from '../aws/call.ts';
+import { type PrincipalIds, withPrincipals } from '../aws/policy-principals.ts';
 import type { PolicyDocument } from '../aws/service.ts';
 import type { EnvelopeSender } from '../crypto/envelope.ts';
 import type { RootKey } from '../crypto/root-key.ts';
@@ -20,6 +21,7 @@ type KeyRow = Selectable<KmsTables['kms_keys']>;
 
 export interface Key extends Omit<KeyRow, 'grant_count'> {
   readonly arn: string;
+  /** The key policy, with unique ids for the users, roles and sessions that it names. */
   readonly policyDocument: PolicyDocument;
   readonly tags: Readonly<Record<string, string>>;
   /** Alias names, the managed one included. */
@@ -43,6 +45,7 @@ const ordinary = {
   primary_region: null,
   rotation_period_days: null,
   next_rotation_at: null,
+  principals: null,
 } as const;
 
 /** A key before it is stored. */
@@ -223,7 +226,10 @@ async function readKey(db: AnyDatabase, region: string, keyId: string): Promise<
   return {
     ...columns,
     arn: keyArn(row),
-    policyDocument: JSON.parse(row.policy) as PolicyDocument,
+    policyDocument: withPrincipals(
+      JSON.parse(row.policy) as PolicyDocument,
+      JSON.parse(row.principals ?? '{}') as PrincipalIds,
+    ),
     tags: Object.fromEntries(tags.map((tag) => [tag.tag_key, tag.tag_value])),
     aliases: names,
     conditions: {

@@ -12,6 +12,7 @@ import { keyOperation } from './key-operation.ts';
 import type { KeyStore } from './key-store.ts';
 import { pageOf, pageResult } from './markers.ts';
 import { checkPolicy } from './policy-document.ts';
+import { policyPrincipals, readablePolicy } from './principals.ts';
 
 /** The one policy that a key has. */
 const defaultName = 'default';
@@ -22,10 +23,10 @@ export const policyOperations = (store: KeyStore) => [
     effect: 'reads',
     input: structure({ KeyId: required(keyIdText), PolicyName: policyNameText }),
     parameters: ['KeyId', 'PolicyName'],
-    handle(_call, input, key) {
+    async handle(call, input, key) {
       if ((input.PolicyName ?? defaultName) !== defaultName)
         throw new AwsError('NotFoundException', 'No such policy exists');
-      return { Policy: key.policy, PolicyName: defaultName };
+      return { Policy: await readablePolicy(call, key), PolicyName: defaultName };
     },
   }),
   keyOperation<PutKeyPolicyRequest, object>(store, {
@@ -46,7 +47,8 @@ export const policyOperations = (store: KeyStore) => [
       if ((input.PolicyName ?? defaultName) !== defaultName)
         throw new AwsError('UnsupportedOperationException', 'Only default policy is supported');
       checkPolicy(call, input.Policy!, key.arn, input.BypassPolicyLockoutSafetyCheck ?? false);
-      await store.update(call.db, key, { policy: input.Policy! });
+      const principals = await policyPrincipals(call, input.Policy!);
+      await store.update(call.db, key, { policy: input.Policy!, principals });
       return {};
     },
   }),

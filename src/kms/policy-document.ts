@@ -10,6 +10,7 @@ import {
   principalFault,
   strings,
 } from '../aws/policy-document.ts';
+import { isUniqueId } from '../aws/policy-principals.ts';
 import type { PolicyStatement } from '../aws/service.ts';
 
 /** Source: KMS developer guide, "Key policy document size". UTF-8 bytes. */
@@ -110,13 +111,14 @@ function namesPrincipal(named: unknown, principal: Principal): boolean {
   if (named === '*') return true;
   const names = isObject(named) ? named.AWS : undefined;
   if (!isStrings(names)) return false;
-  const { account, arn, sessionIssuer } = principal;
+  const { account, arn, principalId, sessionIssuer } = principal;
   return strings(names).some(
     (name) =>
       name === '*' ||
       name === account ||
       name === arn ||
       name === sessionIssuer?.arn ||
+      (isUniqueId(name) && (name === principalId || name === sessionIssuer?.principalId)) ||
       (name.endsWith(`:iam::${account}:root`) && name.startsWith('arn:')),
   );
 }

@@ -36,6 +36,8 @@ export interface KmsTables {
     next_rotation_at: number | null;
     /** The key policy as it was put, byte for byte. */
     policy: string;
+    /** The unique ids of the users, roles and sessions that it names (JSON: PrincipalIds); null where they are not kept. */
+    principals: string | null;
     grant_count: number;
   };
   kms_material: {
@@ -88,7 +90,9 @@ export interface KmsTables {
     region: string;
     /** The key's account. */
     account: string;
+    /** Whom it is for: a unique id (`AIDA…`, `AROA…`), or what has none: an account's ARN, a service. */
     grantee: string;
+    /** Likewise. */
     retiring: string | null;
     /** JSON: GrantOperation[] */
     operations: string;
@@ -173,6 +177,12 @@ export const kmsMigrations: readonly Migration[] = [
         algorithm text not null, sealed blob not null, expires_at integer not null) strict`.execute(db);
       await sql`create index kms_wrapping_keys_key on kms_wrapping_keys (key_id, region)`.execute(db);
       await sql`create index kms_wrapping_keys_expiring on kms_wrapping_keys (expires_at)`.execute(db);
+    },
+  },
+  {
+    id: 'kms-003-principals',
+    async up(db) {
+      await sql`alter table kms_keys add column principals text`.execute(db);
     },
   },
 ];

@@ -26,6 +26,7 @@ import { keyOperation } from './key-operation.ts';
 import { requireEnabled, requirePrimary } from './key-states.ts';
 import type { Key, KeyStore } from './key-store.ts';
 import { checkPolicy, defaultPolicy } from './policy-document.ts';
+import { policyPrincipals } from './principals.ts';
 import { checkTags, insertTags, tagConditions, tagList } from './tag-rules.ts';
 import { keyResource, lowerCamelMembers, parameters } from './trail.ts';
 
@@ -153,6 +154,7 @@ async function insertReplica(call: Call, store: KeyStore, primary: Key, input: R
       state: isImported ? 'PendingImport' : 'Enabled',
       deletion_at: null,
       policy: input.Policy ?? defaultPolicy(call),
+      principals: input.Policy ? await policyPrincipals(call, input.Policy) : null,
       primary_region: primary.region,
       material_id: primary.material_id,
       materials_missing: isImported ? materials.filter(isPermanent).length : 0,

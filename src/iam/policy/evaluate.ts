@@ -3,6 +3,7 @@
  * Source: IAM user guide, "Policy evaluation logic".
  */
 import type { Principal } from '../../aws/call.ts';
+import { isUniqueId } from '../../aws/policy-principals.ts';
 import type { AccessRequest, PolicyDocument } from '../../aws/service.ts';
 import { lowerCaseAscii, matchesArn, matchesWildcard } from '../wildcard.ts';
 import { meetsConditions } from './conditions.ts';
@@ -104,6 +105,7 @@ function namingOf(statement: Statement, principal: Principal): Naming {
   return statement.principals ? isNamed(statement.principals, principal) : 'nobody';
 }
 
+/** By ARN, or by unique id; other ids (an account's number) a policy means otherwise. */
 function isNamed(element: PrincipalElement, principal: Principal): Naming {
   const { account, arn, principalId, sessionIssuer } = principal;
   if (element.AWS.some((name) => name === arn || (name === principalId && isUniqueId(name)))) return 'principal';
@@ -116,6 +118,3 @@ function isNamed(element: PrincipalElement, principal: Principal): Naming {
 
 const isRole = (name: string, role: NonNullable<Principal['sessionIssuer']>) =>
   name === role.arn || (name === role.principalId && isUniqueId(name));
-
-/** `AIDA…`, `AROA…`, `AROA…:session`; other principals have ids that a policy could mean otherwise (an account's number). */
-const isUniqueId = (name: string) => /^A(?:ID|RO)A/.test(name);
