@@ -198,7 +198,8 @@ describe('tags', () => {
       [() => put([VolumeId], [{ Key: 'x'.repeat(129) }]), 'InvalidParameterValue'],
       [() => put(['vol-00000000000000001'], one), 'InvalidVolume.NotFound'],
       [() => put(['i-00000000000000001'], one), 'InvalidInstanceID.NotFound'],
-      [() => put(['snap-1'], one), 'InvalidID'],
+      [() => put(['x-1'], one), 'InvalidID'],
+      [() => put(['snap-00000000000000001'], one), 'InvalidSnapshot.NotFound'],
       [() => put([VolumeId], one, stranger), 'InvalidVolume.NotFound'],
     ];
     for (const [attempt, code] of cases) await expect(attempt()).rejects.toMatchObject({ code });

@@ -1,51 +1,38 @@
-/**
- * What EBS direct asks of EC2, whose snapshots these are: internal operations of `ec2`, for services only. Each acts for
- * the caller, in the caller's account and region, and asks KMS for the caller where a key is needed.
- */
+/** What EC2 tells EBS direct of a snapshot, and what EBS direct asks of EC2: internal operations of `ec2`, for services only. */
 
-/** `FindDirectSnapshot` {SnapshotId}: one that the caller may see (own, shared, public). @throws InvalidSnapshot.NotFound */
 export interface DirectSnapshot {
-  readonly snapshotId: string;
-  readonly ownerId: string;
-  readonly state: 'pending' | 'completed' | 'error';
-  /** Being written by StartSnapshot's caller. */
-  readonly isUpload: boolean;
-  readonly sizeGib: number;
-  readonly isEncrypted: boolean;
-  readonly keyArn?: string;
-  readonly description: string;
-  readonly startTime: Date;
-  readonly parentSnapshotId?: string;
-  /** The first ancestor's id: snapshots of one family can be compared. */
-  readonly family: string;
-  readonly tags: Readonly<Record<string, string>>;
-  /** The host that shall serve its blocks: the one that takes the upload, else any that is live; absent when none is. */
-  readonly hostId?: string;
-}
-
-/** `BeginDirectSnapshot`: makes the record of a snapshot that is going to be written. Answers a DirectSnapshot. */
-export interface BeginDirectSnapshot {
-  readonly VolumeSize: number;
-  readonly ParentSnapshotId?: string | undefined;
-  readonly Encrypted?: boolean | undefined;
-  readonly KmsKeyArn?: string | undefined;
-  readonly Description?: string | undefined;
-  readonly Tags?: ReadonlyArray<{ readonly Key: string; readonly Value: string }> | undefined;
-}
-
-/**
- * `UseDirectSnapshotKey` {SnapshotId}: the plaintext data key, from KMS Decrypt for the caller; whoever gets it wipes it.
- */
-export interface DirectSnapshotKey {
-  readonly dataKey: Uint8Array;
-}
-
-/**
- * `EndDirectSnapshot`: completed with what was stored, or in error with the reason.
- */
-export interface EndDirectSnapshot {
   readonly SnapshotId: string;
-  readonly Progress?: number;
-  readonly Outcome?: { readonly blocks: number; readonly fullBytes: number; readonly storedBytes: number };
-  readonly Error?: string;
+  readonly OwnerId: string;
+  /** Whether the caller is the owner; if not, it is shared with it. */
+  readonly IsOwn: boolean;
+  /** Whether blocks can be written to it: it was begun by StartSnapshot, and is neither completed nor given up. */
+  readonly IsOpen: boolean;
+  readonly State: 'pending' | 'completed' | 'error';
+  readonly StateMessage: string | null;
+  readonly Description: string;
+  readonly VolumeSize: number;
+  readonly SizeBytes: number;
+  readonly StartTime: Date;
+  readonly ParentSnapshotId: string | null;
+  /** Snapshots of one family come of one first ancestor: their blocks can be compared. */
+  readonly Family: string;
+  /** The volume it was made from, or the arbitrary one of a copy. */
+  readonly VolumeId: string;
+  /** The host that takes its blocks, while it is open. */
+  readonly HostId: string | null;
+  readonly Encryption: {
+    readonly KeyArn: string;
+    readonly EncryptedDataKey: Uint8Array;
+    readonly EncryptionContext: Readonly<Record<string, string>>;
+  } | null;
+  /** The owner's tags, for conditions on them; empty for one that is shared. */
+  readonly Tags: ReadonlyMap<string, string>;
+}
+
+/** What it takes to move blocks of a snapshot now. */
+export interface DirectAccess {
+  /** The host to ask; null when none that reaches the block store is connected. */
+  readonly HostId: string | null;
+  /** The plaintext data key, 64 bytes, where one was asked for and there is one; whoever gets it wipes it. */
+  readonly DataKey: Uint8Array | null;
 }

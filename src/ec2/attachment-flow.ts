@@ -333,7 +333,7 @@ async function grantFor(
 }
 
 async function endGrant(call: Call, attachment: AttachmentRow, volume: VolumeRow): Promise<void> {
-  if (attachment.grant_id && volume.key_arn) await retireGrant(call, volume, volume.key_arn, attachment.grant_id);
+  if (attachment.grant_id && volume.key_arn) await retireGrant(call, volume.key_arn, attachment.grant_id);
 }
 
 /** Remembers that from now on this host may have made the volume's image. */

@@ -39,6 +39,21 @@ export function instancesNotFound(ids: readonly string[]): AwsError {
   );
 }
 
+export function snapshotsNotFound(ids: readonly string[]): AwsError {
+  return new AwsError(
+    'InvalidSnapshot.NotFound',
+    ids.length === 1 ? `The snapshot '${ids[0]}' does not exist.` : `The snapshots '${ids.join(', ')}' do not exist.`,
+  );
+}
+
+/** @throws InvalidParameterValue for text that can't be a snapshot id */
+export function checkSnapshotId(id: string | undefined, parameter = 'snapshotId'): string {
+  if (!id) throw missingParameter(parameter);
+  if (typeof id !== 'string' || !/^snap-(?:[0-9a-f]{8}|[0-9a-f]{17})$/.test(id))
+    throw invalidValue(`Value (${id}) for parameter ${parameter} is invalid. Expected: 'snap-...'.`);
+  return id;
+}
+
 /** @throws InvalidParameterValue for text that can't be a volume id */
 export function checkVolumeId(id: string | undefined, parameter = 'volumeId'): string {
   if (!id) throw missingParameter(parameter);

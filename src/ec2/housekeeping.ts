@@ -2,16 +2,24 @@
 import type { Call } from '../aws/call.ts';
 import { settleInstance } from './attachment-flow.ts';
 import { tokenLifeMs } from './client-tokens.ts';
+import { expireDirectSnapshots } from './direct-snapshots.ts';
 import { tables } from './records.ts';
+import { undoSnapshot } from './snapshot-ends.ts';
+import { resumeDeletions } from './volume-store.ts';
 
 /** How long a terminated instance stays to be seen, ms. */
 const terminatedShownMs = 3600_000;
 const failureLifeMs = 600_000;
+/** Nobody waits longer than this for a snapshot's point in time, ms. */
+const unmarkedLifeMs = 60_000;
 
 export async function housekeeping(call: Call): Promise<void> {
   await call.transaction(async (inside) => {
     await settleInstances(inside);
     await forgetTerminated(inside);
+    await endForgottenSnapshots(inside);
+    await expireDirectSnapshots(inside);
+    await resumeDeletions(inside);
     const now = inside.clock.now();
     await tables(inside)
       .deleteFrom('ec2_failures')
@@ -22,6 +30,18 @@ export async function housekeeping(call: Call): Promise<void> {
       .where('created_at', '<', now - tokenLifeMs)
       .execute();
   });
+}
+
+/** Snapshots whose point in time was never fixed because the call that asked for them died. */
+async function endForgottenSnapshots(call: Call): Promise<void> {
+  const forgotten = await tables(call)
+    .selectFrom('ec2_snapshots')
+    .selectAll()
+    .where('state', '=', 'pending')
+    .where('is_marked', '=', 0)
+    .where('started_at', '<', call.clock.now() - unmarkedLifeMs)
+    .execute();
+  for (const snapshot of forgotten) await undoSnapshot(call.asItself(snapshot.account, snapshot.region), snapshot);
 }
 
 /** Instances on their way to another state get there when nothing holds them any more. */

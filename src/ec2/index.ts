@@ -7,7 +7,16 @@ import type { Operation, Service } from '../aws/service.ts';
 import { unauthorized } from './access.ts';
 import { attachVolume, detachVolume } from './attachments.ts';
 import { describeInstanceStatus, describeInstances } from './describe-instances.ts';
+import { describeSnapshots } from './describe-snapshots.ts';
 import { describeVolumes } from './describe-volumes.ts';
+import { openDirectSnapshot } from './direct-access.ts';
+import {
+  beginDirectSnapshot,
+  completeDirectSnapshot,
+  failDirectSnapshot,
+  getDirectSnapshot,
+  touchDirectSnapshot,
+} from './direct-snapshots.ts';
 import { housekeeping } from './housekeeping.ts';
 import { describeImages } from './images.ts';
 import { describeHosts, inspectVolume } from './inspect.ts';
@@ -26,6 +35,7 @@ import {
   modifyEbsDefaultKmsKeyId,
   resetEbsDefaultKmsKeyId,
 } from './settings.ts';
+import { createSnapshot, createSnapshots, deleteSnapshot } from './snapshots.ts';
 import { createSync } from './sync.ts';
 import { createTags, deleteTags, describeTags } from './tags.ts';
 import { describeVolumeAttribute, describeVolumeStatus, modifyVolumeAttribute } from './volume-status.ts';
@@ -44,8 +54,13 @@ export function createEc2(): Service {
     xmlNamespace: 'http://ec2.amazonaws.com/doc/2016-11-15/',
     operations: byName([
       attachVolume,
+      beginDirectSnapshot,
+      completeDirectSnapshot,
+      createSnapshot,
+      createSnapshots,
       createTags,
       createVolume,
+      deleteSnapshot,
       deleteTags,
       deleteVolume,
       describeAvailabilityZones,
@@ -56,6 +71,7 @@ export function createEc2(): Service {
       describeInstances,
       describeKeyDependents,
       describeRegions,
+      describeSnapshots,
       describeTags,
       describeVolumeAttribute,
       describeVolumeStatus,
@@ -63,17 +79,21 @@ export function createEc2(): Service {
       detachVolume,
       disableEbsEncryptionByDefault,
       enableEbsEncryptionByDefault,
+      failDirectSnapshot,
+      getDirectSnapshot,
       getEbsDefaultKmsKeyId,
       getEbsEncryptionByDefault,
       modifyEbsDefaultKmsKeyId,
       modifyInstanceAttribute,
       modifyVolumeAttribute,
+      openDirectSnapshot,
       rebootInstances,
       resetEbsDefaultKmsKeyId,
       runInstances,
       startInstances,
       stopInstances,
       terminateInstances,
+      touchDirectSnapshot,
     ]),
     catalogue: catalogueOf(sdk),
     migrations: ec2Migrations,

@@ -8,8 +8,9 @@ import type {
   DescribeKeyResponse,
   GenerateDataKeyWithoutPlaintextResponse,
   KeyMetadata,
+  ReEncryptResponse,
 } from '@aws-sdk/client-kms';
-import { partitionOf } from '../aws/arn.ts';
+import { parseArn, partitionOf } from '../aws/arn.ts';
 import type { Call } from '../aws/call.ts';
 import { AwsError, isAwsError } from '../aws/errors.ts';
 
@@ -69,28 +70,57 @@ export async function newDataKey(
   return { keyArn: answer.KeyId!, encryptedDataKey: answer.CiphertextBlob! };
 }
 
-/** Lets the host of `instanceId` decrypt the data key of `volumeId`, and nothing else. Resolves with the grant's id. */
-export async function grantDecrypt(call: Call, keyArn: string, volumeId: string, instanceId: string): Promise<string> {
+/** A data key as KMS encrypted it, and the value of its encryption context. */
+export interface WrappedDataKey {
+  readonly keyArn: string;
+  readonly encryptedDataKey: Uint8Array;
+  readonly contextId: string;
+}
+
+/** The same data key, encrypted under the key and for the context of `to`. */
+export async function rewrapDataKey(
+  call: Call,
+  from: WrappedDataKey,
+  to: { readonly keyArn: string; readonly contextId: string },
+): Promise<Uint8Array> {
+  const answer = await asking(from.keyArn, from.keyArn, () =>
+    call.invoke<ReEncryptResponse>('kms', 'ReEncrypt', {
+      CiphertextBlob: from.encryptedDataKey,
+      SourceKeyId: from.keyArn,
+      SourceEncryptionContext: encryptionContext(from.contextId),
+      DestinationKeyId: to.keyArn,
+      DestinationEncryptionContext: encryptionContext(to.contextId),
+    }),
+  );
+  return answer.CiphertextBlob!;
+}
+
+/**
+ * Lets a host, as the session `sessionName` (an instance's id, or that of the volume or snapshot that a task is about),
+ * decrypt the data keys whose context is `contextId`, and nothing else. Resolves with the grant's id.
+ */
+export async function grantDecrypt(
+  call: Call,
+  keyArn: string,
+  contextId: string,
+  sessionName: string,
+): Promise<string> {
   const answer = await asking(keyArn, keyArn, () =>
     call.invoke<CreateGrantResponse>('kms', 'CreateGrant', {
       KeyId: keyArn,
-      GranteePrincipal: infrastructurePrincipalArn(call.account, call.region, instanceId),
+      GranteePrincipal: infrastructurePrincipalArn(call.account, call.region, sessionName),
       Operations: ['Decrypt'],
-      Constraints: { EncryptionContextSubset: encryptionContext(volumeId) },
+      Constraints: { EncryptionContextSubset: encryptionContext(contextId) },
     }),
   );
   return answer.GrantId!;
 }
 
 /** Ends a grant. One that is gone already (revoked, or its key deleted) is as good. */
-export async function retireGrant(
-  call: Call,
-  owner: { account: string; region: string },
-  keyArn: string,
-  grantId: string,
-): Promise<void> {
+export async function retireGrant(call: Call, keyArn: string, grantId: string): Promise<void> {
+  const key = parseArn(keyArn)!;
   try {
-    await call.asItself(owner.account, owner.region).invoke('kms', 'RetireGrant', { KeyId: keyArn, GrantId: grantId });
+    await call.asItself(key.account, key.region).invoke('kms', 'RetireGrant', { KeyId: keyArn, GrantId: grantId });
   } catch (error) {
     if (!isAwsError(error, 'NotFoundException') && !isAwsError(error, 'InvalidGrantIdException')) throw error;
   }

@@ -10,13 +10,15 @@ import {
   sql,
 } from 'kysely';
 import type { AnyDatabase, Call } from '../aws/call.ts';
+import type { HostTask } from '../aws/host-protocol.ts';
 import type { Migration } from '../database/migrations.ts';
+import { type SnapshotTables, snapshotMigration } from './snapshot-records.ts';
 
 /** Truth as it is stored: 0 or 1. */
 export type Flag = 0 | 1;
 
 /** Times are ms since the epoch. */
-export interface Ec2Tables {
+export interface Ec2Tables extends SnapshotTables {
   ec2_volumes: {
     /** Order of creation; what pages continue by. */
     seq: Generated<number>;
@@ -34,13 +36,29 @@ export interface Ec2Tables {
     key_arn: string | null;
     /** Null for an unencrypted volume, and from the moment that deletion begins. */
     encrypted_data_key: Uint8Array | null;
-    state: 'available' | 'in-use' | 'deleting';
+    /** `creating`: a copy of a volume, until the point in time that it is made from is stored. */
+    state: 'creating' | 'available' | 'in-use' | 'deleting' | 'error';
     created_at: number;
     auto_enable_io: Flag;
     /** The host that may have made the image; null as long as none can have. */
     image_host_id: string | null;
     /** 1 once it has been open: from then on a missing image is a lost one. */
     has_image: Flag;
+    /** What it was made from, as the API shows it. */
+    snapshot_id: string | null;
+    source_volume_id: string | null;
+    /** How it gets or got its content; null for a volume that began empty. */
+    initialization_type: 'default' | 'provisioned-rate' | 'volume-copy' | null;
+    /** MiB/s */
+    initialization_rate: number | null;
+    initialization_progress: number | null;
+    initialization_started_at: number | null;
+    initialization_error: string | null;
+    /** The snapshot whose blocks are not all in the image yet; null once they are. */
+    restore_snapshot_id: string | null;
+    restore_size_gib: number | null;
+    /** The data key of the snapshot's blocks, encrypted under the volume's key and context. */
+    restore_encrypted_data_key: Uint8Array | null;
   };
   ec2_attachments: {
     volume_id: string;
@@ -122,11 +140,12 @@ export interface Ec2Tables {
     /** Null: `alias/aws/ebs`. */
     default_key_arn: string | null;
   };
-  /** How many volumes an account has in a region, kept up to date because counting 100,000 rows takes too long. */
+  /** How many volumes and snapshots an account has in a region, kept up to date because counting 100,000 rows takes too long. */
   ec2_usage: {
     account: string;
     region: string;
     volumes: number;
+    snapshots: Generated<number>;
   };
   ec2_counters: {
     name: string;
@@ -142,19 +161,28 @@ export interface Ec2Tables {
     started_at: number;
     first_seen_at: number;
     last_seen_at: number;
+    /** The block store that it reaches, as it last said. */
+    block_store_id: string | null;
   };
   ec2_tasks: {
     task_id: string;
-    kind: 'eraseVolume';
+    kind: HostTask['kind'];
+    /** Empty for a task that is about a snapshot only. */
     volume_id: string;
     account: string;
     region: string;
+    /** Empty for work that any host can do. */
     zone: string;
-    /** The host that should do it; another of the zone may when that one is gone. */
+    /** The host that should do it, or empty while there is none; another of the zone takes it over when that one is gone. */
     host_id: string;
     request_id: string;
     created_at: number;
     error: string | null;
+    snapshot_id: string | null;
+    /** deleteSnapshot: the family that the snapshot belonged to. */
+    family: string | null;
+    /** JSON of what else the task says. */
+    payload: string | null;
   };
 }
 
@@ -358,4 +386,5 @@ export const ec2Migrations: readonly Migration[] = [
         .execute();
     },
   },
+  snapshotMigration,
 ];

@@ -11,6 +11,9 @@ export type Expression = RawBuilder<unknown>;
 export const always: Condition = sql<SqlBool>`1 = 1`;
 export const never: Condition = sql<SqlBool>`1 = 0`;
 
+/** The order in which rows of a table without a sequence came. */
+export const rowOrder: Expression = sql`rowid`;
+
 /** Whether the text is one of the filter's values, wildcards included; case counts. */
 export function textMatches(filter: Filter, text: Expression): Condition {
   const literals = filter.values.flatMap(({ literal }) => (literal === undefined ? [] : [literal]));

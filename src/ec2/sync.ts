@@ -13,14 +13,16 @@ import {
   type SyncRequest,
   type SyncResponse,
   syncWaitMaxMs,
+  type TaskResult,
 } from '../aws/host-protocol.ts';
 import { operation } from '../aws/service.ts';
 import { applyReport, noteImage } from './attachment-flow.ts';
 import { devicePath } from './devices.ts';
-import { findHost, hostTopic, isLive, servesZone } from './host-store.ts';
-import { encryptionContext } from './keys.ts';
-import { type AttachmentRow, type HostRow, type InstanceRow, type TaskRow, tables, type VolumeRow } from './records.ts';
-import { forgetVolume } from './volume-store.ts';
+import { findHost, hostTopic, servesZone } from './host-store.ts';
+import { type AttachmentRow, type HostRow, type InstanceRow, tables, type VolumeRow } from './records.ts';
+import { restoreSource } from './restores.ts';
+import { claimTasks, noteBlockStore } from './task-store.ts';
+import { applyTaskResult, listedTasks, volumeEncryption } from './tasks.ts';
 
 const gib = 1024 ** 3;
 /** Credentials are renewed this long before they end, ms. */
@@ -40,7 +42,7 @@ interface SessionCredentials {
 interface Desired {
   readonly instances: readonly InstanceRow[];
   readonly attachments: ReadonlyArray<{ readonly attachment: AttachmentRow; readonly volume: VolumeRow }>;
-  readonly tasks: readonly TaskRow[];
+  readonly tasks: Awaited<ReturnType<typeof listedTasks>>;
 }
 
 export function createSync() {
@@ -95,6 +97,8 @@ function checkRequest(call: Call, input: SyncRequest): void {
   for (const name of ['sessionId', 'dataDir', 'hostVersion'] as const)
     if (typeof input[name] !== 'string' || input[name].length > 4096) throw fail(`${name} must be a string`);
   if (!isAbsolute(input.dataDir)) throw fail('dataDir must be absolute');
+  if (input.blockStoreId !== undefined && (typeof input.blockStoreId !== 'string' || input.blockStoreId.length > 256))
+    throw fail('blockStoreId must be a string');
   for (const name of ['startedAt', 'sequence'] as const)
     if (!Number.isSafeInteger(input[name])) throw fail(`${name} must be an integer`);
   if (input.zones !== '*' && !(Array.isArray(input.zones) && input.zones.every((zone) => typeof zone === 'string')))
@@ -122,13 +126,18 @@ async function greet(call: Call, input: SyncRequest): Promise<HostRow> {
     started_at: input.startedAt,
     first_seen_at: known?.first_seen_at ?? now,
     last_seen_at: now,
+    // One that can't be read for a moment is still the host's.
+    block_store_id: input.blockStoreId ?? known?.block_store_id ?? null,
   };
+  if (input.blockStoreId !== undefined && input.blockStoreId !== known?.block_store_id)
+    await noteBlockStore(call, input.blockStoreId);
   const isSame =
     known &&
     known.zones === host.zones &&
     known.data_dir === host.data_dir &&
     known.version === host.version &&
-    known.session_id === host.session_id;
+    known.session_id === host.session_id &&
+    known.block_store_id === host.block_store_id;
   if (!isSame || now - known.last_seen_at >= seenEveryMs) {
     const { host_id, ...changes } = host;
     await tables(call)
@@ -138,6 +147,7 @@ async function greet(call: Call, input: SyncRequest): Promise<HostRow> {
       .execute();
   }
   await takeUnplaced(call, host);
+  await claimTasks(call, host);
   return host;
 }
 
@@ -179,15 +189,9 @@ async function applyReports(call: Call, host: HostRow, input: SyncRequest): Prom
     }
   }
   const results = new Map(input.tasks.map((result) => [result.taskId, result]));
-  for (const task of desired.tasks) {
-    const result = results.get(task.task_id);
-    if (result?.state === 'done') await finishTask(call.asItself(task.account, task.region), task);
-    else if (result && result.error !== task.error)
-      await tables(call)
-        .updateTable('ec2_tasks')
-        .set({ error: String(result.error ?? 'failed').slice(0, 1000) })
-        .where('task_id', '=', task.task_id)
-        .execute();
+  for (const { row } of desired.tasks) {
+    const result = results.get(row.task_id);
+    if (result) await applyTaskResult(call.asItself(row.account, row.region), row, result);
   }
 }
 
@@ -208,17 +212,7 @@ async function readAgain(call: Call, attachment: AttachmentRow) {
   };
 }
 
-async function finishTask(call: Call, task: TaskRow): Promise<void> {
-  await tables(call).deleteFrom('ec2_tasks').where('task_id', '=', task.task_id).execute();
-  const volume = await tables(call)
-    .selectFrom('ec2_volumes')
-    .selectAll()
-    .where('volume_id', '=', task.volume_id)
-    .executeTakeFirst();
-  if (volume?.state === 'deleting') await forgetVolume(call, volume, task.request_id);
-}
-
-/** Only what is this host's: its instances, their attachments, and tasks that are its own or of a host that is gone. */
+/** Only what is this host's: its instances, their attachments, and its tasks. */
 async function desiredState(call: Call, host: HostRow): Promise<Desired> {
   const instances = await tables(call)
     .selectFrom('ec2_instances')
@@ -231,15 +225,7 @@ async function desiredState(call: Call, host: HostRow): Promise<Desired> {
     call,
     instances.map((instance) => instance.instance_id),
   );
-  const tasks = await tables(call).selectFrom('ec2_tasks').selectAll().orderBy('created_at').limit(listMax).execute();
-  const mine: TaskRow[] = [];
-  for (const task of tasks) {
-    const isMine =
-      task.host_id === host.host_id ||
-      (servesZone(host, task.zone) && !isLive(call, await findHost(call, task.host_id)));
-    if (isMine) mine.push(task);
-  }
-  return { instances, attachments, tasks: mine };
+  return { instances, attachments, tasks: await listedTasks(call, host) };
 }
 
 async function attachmentsOn(call: Call, instanceIds: readonly string[]): Promise<Desired['attachments']> {
@@ -274,14 +260,15 @@ async function respond(call: Call, host: HostRow, input: SyncRequest): Promise<S
       state: instance.state as Exclude<InstanceRow['state'], 'terminated'>,
     })),
     attachments: desired.attachments.map(({ attachment, volume }) => desiredAttachment(attachment, volume)),
-    tasks: desired.tasks.map((task): HostTask => ({ taskId: task.task_id, kind: task.kind, volumeId: task.volume_id })),
+    tasks: desired.tasks.map(({ task }) => task),
   };
   const version = createHash('sha256').update(JSON.stringify(body)).digest('base64url');
   return { version, ...body, credentials: await credentialsFor(call, desired, input) };
 }
 
 function desiredAttachment(attachment: AttachmentRow, volume: VolumeRow): DesiredAttachment {
-  const isEncrypted = volume.key_arn !== null && volume.encrypted_data_key !== null;
+  const encryption = volumeEncryption(volume);
+  const source = restoreSource(volume);
   return {
     volumeId: attachment.volume_id,
     instanceId: attachment.instance_id,
@@ -295,41 +282,37 @@ function desiredAttachment(attachment: AttachmentRow, volume: VolumeRow): Desire
     sizeBytes: volume.size_gib * gib,
     readOnly: false,
     hasImage: volume.has_image === 1,
-    ...(isEncrypted
-      ? {
-          encryption: {
-            keyArn: volume.key_arn!,
-            encryptedDataKey: Buffer.from(volume.encrypted_data_key!).toString('base64'),
-            encryptionContext: encryptionContext(volume.volume_id),
-          },
-        }
-      : {}),
+    ...(encryption ? { encryption } : {}),
+    ...(source ? { source } : {}),
   };
 }
 
-/** For each instance with an encrypted volume to open, unless the host holds credentials that last. */
+/**
+ * For each instance with an encrypted volume to open and each task that needs a key, unless the host holds credentials that
+ * last.
+ */
 async function credentialsFor(call: Call, desired: Desired, input: SyncRequest): Promise<InfrastructureCredentials[]> {
   const held = new Map(input.credentials.map(({ sessionName, expiration }) => [sessionName, Date.parse(expiration)]));
-  const opening = new Set(
-    desired.attachments
-      .filter(
-        ({ attachment, volume }) =>
-          volume.encrypted === 1 && attachment.desired === 'attached' && attachment.observed !== 'attached',
-      )
-      .map(({ attachment }) => attachment.instance_id),
-  );
+  const needed = new Map<string, { account: string; region: string }>();
+  for (const { attachment, volume } of desired.attachments)
+    if (volume.encrypted === 1 && attachment.desired === 'attached' && attachment.observed !== 'attached')
+      needed.set(attachment.instance_id, attachment);
+  const over = new Set(input.tasks.filter(isOver).map(({ taskId }) => taskId));
+  for (const { row, task } of desired.tasks) {
+    const sessionName = sessionOf(task);
+    if (sessionName !== undefined && !over.has(task.taskId)) needed.set(sessionName, row);
+  }
   const credentials: InfrastructureCredentials[] = [];
-  for (const { instance_id: instanceId, account, region } of desired.instances) {
-    if (!opening.has(instanceId)) continue;
-    const heldUntil = held.get(instanceId) ?? 0;
+  for (const [sessionName, { account, region }] of needed) {
+    const heldUntil = held.get(sessionName) ?? 0;
     if (heldUntil - call.clock.now() > credentialsRenewMs) continue;
     const session = await call.asItself(account, region).invoke<SessionCredentials>('sts', 'AssumeInfrastructureRole', {
-      InstanceId: instanceId,
+      InstanceId: sessionName,
       Account: account,
       Region: region,
     });
     credentials.push({
-      sessionName: instanceId,
+      sessionName,
       account,
       region,
       accessKeyId: session.AccessKeyId,
@@ -339,4 +322,14 @@ async function credentialsFor(call: Call, desired: Desired, input: SyncRequest):
     });
   }
   return credentials;
+}
+
+/** Nothing remains to be done of it, so that it needs no key any more. */
+const isOver = ({ state, final }: TaskResult) => state === 'done' || (state === 'failed' && final === true);
+
+/** Whose credentials a task needs, if any. */
+function sessionOf(task: HostTask): string | undefined {
+  if (task.kind === 'initializeVolume') return (task.encryption ?? task.source.encryption) && task.volumeId;
+  if (task.kind === 'copySnapshot') return (task.encryption ?? task.sourceEncryption) && task.snapshotId;
+  return undefined;
 }

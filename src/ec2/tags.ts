@@ -1,4 +1,4 @@
-/** CreateTags, DeleteTags and DescribeTags, for volumes and instances. */
+/** CreateTags, DeleteTags and DescribeTags, for volumes, snapshots and instances. */
 import {
   CreateTags$,
   type CreateTagsRequest,
@@ -17,9 +17,12 @@ import { pageSize, pageStart, pageToken } from '../aws/pagination.ts';
 import { type AccessRequest, operation } from '../aws/service.ts';
 import { tagLimitExceeded, tagsPerResourceMax, validateTags } from '../aws/tags.ts';
 import { allow, allowOnInstance, allowOnVolume, requestTagContext } from './access.ts';
-import { checkInstanceId, checkVolumeId, missingParameter, stopIfDryRun } from './errors.ts';
+import { checkInstanceId, checkSnapshotId, checkVolumeId, missingParameter, stopIfDryRun } from './errors.ts';
 import { findInstance } from './instance-store.ts';
 import { type InstanceRow, tables, type VolumeRow } from './records.ts';
+import { allowOnSnapshot } from './snapshot-access.ts';
+import type { SnapshotRow } from './snapshot-records.ts';
+import { findOwnSnapshot } from './snapshot-store.ts';
 import { textMatches } from './sql-text.ts';
 import { putTags, type Tags, tagsOf } from './tag-store.ts';
 import { filterSet, items } from './trail.ts';
@@ -31,6 +34,7 @@ const pageSizeMax = 1000;
 type Taggable = { readonly id: string; readonly tags: Tags } & (
   | { readonly type: 'volume'; readonly row: VolumeRow }
   | { readonly type: 'instance'; readonly row: InstanceRow }
+  | { readonly type: 'snapshot'; readonly row: SnapshotRow }
 );
 
 async function findTaggable(call: Call, id: string): Promise<Taggable> {
@@ -42,7 +46,14 @@ async function findTaggable(call: Call, id: string): Promise<Taggable> {
     const row = await findInstance(call, checkInstanceId(id, 'resourceId'));
     return { id, type: 'instance', row, tags: await tagsOf(call, id) };
   }
-  throw new AwsError('InvalidID', `The ID '${id}' is not valid: volumes (vol-…) and instances (i-…) can be tagged.`);
+  if (id.startsWith('snap-')) {
+    const row = await findOwnSnapshot(call, checkSnapshotId(id, 'resourceId'));
+    return { id, type: 'snapshot', row, tags: await tagsOf(call, id) };
+  }
+  throw new AwsError(
+    'InvalidID',
+    `The ID '${id}' is not valid: volumes (vol-…), snapshots (snap-…) and instances (i-…) can be tagged.`,
+  );
 }
 
 async function findAllTaggable(call: Call, input: { readonly Resources?: string[] | undefined }): Promise<Taggable[]> {
@@ -62,13 +73,21 @@ function accessTo(action: string) {
   return (call: Call, input: { Tags?: Array<{ Key?: string; Value?: string }> }, resources: Taggable[]) => {
     const tags = new Map((input.Tags ?? []).map(({ Key, Value }) => [Key ?? '', Value ?? '']));
     return resources.map((resource) => {
-      const request =
-        resource.type === 'volume'
-          ? allowOnVolume(call, action, resource.row, resource.tags)
-          : allowOnInstance(call, action, resource.row, resource.tags);
+      const request = leave(call, action, resource);
       return { ...request, context: { ...request.context, ...requestTagContext(tags) } };
     });
   };
+}
+
+function leave(call: Call, action: string, resource: Taggable): AccessRequest {
+  switch (resource.type) {
+    case 'volume':
+      return allowOnVolume(call, action, resource.row, resource.tags);
+    case 'instance':
+      return allowOnInstance(call, action, resource.row, resource.tags);
+    case 'snapshot':
+      return allowOnSnapshot(call, action, resource.row, resource.tags);
+  }
 }
 
 export const createTags = operation<CreateTagsRequest, object, Taggable[]>({
@@ -160,6 +179,8 @@ export const describeTags = operation<DescribeTagsRequest, DescribeTagsResult>({
   }),
 });
 
+const trailTypes: Readonly<Record<string, string>> = { vol: 'AWS::EC2::Volume', snap: 'AWS::EC2::Snapshot' };
+
 function tagsRecord(call: Call, input: CreateTagsRequest | DeleteTagsRequest, output: object | undefined) {
   return {
     requestParameters: {
@@ -168,7 +189,7 @@ function tagsRecord(call: Call, input: CreateTagsRequest | DeleteTagsRequest, ou
     },
     responseElements: output ? { requestId: call.requestId, _return: true } : null,
     lookupResources: (input.Resources ?? []).map((name) => ({
-      type: name.startsWith('vol-') ? 'AWS::EC2::Volume' : 'AWS::EC2::Instance',
+      type: trailTypes[name.split('-')[0]!] ?? 'AWS::EC2::Instance',
       name,
     })),
   };

@@ -13,6 +13,10 @@ export function instanceResources(...instanceIds: ReadonlyArray<string | undefin
   return instanceIds.flatMap((name) => (name ? [{ type: 'AWS::EC2::Instance', name }] : []));
 }
 
+export function snapshotResources(...snapshotIds: ReadonlyArray<string | undefined>): LookupResources {
+  return snapshotIds.flatMap((name) => (name ? [{ type: 'AWS::EC2::Snapshot', name }] : []));
+}
+
 /** `{items: […]}`, the trail's form of a list; undefined for one that is empty or absent. */
 export function items<T, U>(list: readonly T[] | undefined, view: (item: T) => U): { items: U[] } | undefined {
   return list && list.length > 0 ? { items: list.map(view) } : undefined;
@@ -46,6 +50,7 @@ export function createVolumeRecord(call: Call, input: CreateVolumeRequest, outpu
     masterEncryptionKeyId: input.KmsKeyId || undefined,
     multiAttachEnabled: input.MultiAttachEnabled,
     snapshotId: input.SnapshotId,
+    volumeInitializationRate: input.VolumeInitializationRate,
     clientToken: input.ClientToken,
     tagSpecificationSet: tagSpecificationSet(input.TagSpecifications),
     dryRun: input.DryRun,
@@ -61,6 +66,7 @@ export function createVolumeRecord(call: Call, input: CreateVolumeRequest, outpu
       status: output.State,
       createTime: output.CreateTime?.getTime(),
       volumeType: output.VolumeType,
+      snapshotId: output.SnapshotId || undefined,
       iops: output.Iops,
       throughput: output.Throughput,
       encrypted: output.Encrypted,

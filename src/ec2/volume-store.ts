@@ -5,10 +5,13 @@ import { AwsError } from '../aws/errors.ts';
 import { newResourceId } from '../aws/ids.ts';
 import { volumesNotFound } from './errors.ts';
 import { volumeEvent } from './events.ts';
-import { hostTopic, volumeTopic } from './host-store.ts';
+import { volumeTopic } from './host-store.ts';
 import { KeyUnusable, newDataKey } from './keys.ts';
 import { preparedQuery, tables, type VolumeRow } from './records.ts';
+import { endRestore, noRestore, planRestore, type RestorePlan, startRestore } from './restores.ts';
+import { pendingSnapshotsOf } from './snapshot-store.ts';
 import { dropTags } from './tag-store.ts';
+import { addTask } from './task-store.ts';
 import type { VolumeSettings } from './volume-rules.ts';
 
 /** The most volumes that an account can have in a region. */
@@ -64,13 +67,16 @@ export interface NewVolume {
   readonly zone: string;
   /** The key as it was named, or undefined for a volume that is not encrypted. */
   readonly key: string | undefined;
+  /** What it is filled from; absent for a volume that begins empty. */
+  readonly restore?: RestorePlan | undefined;
 }
 
 /**
- * Makes a volume, with its data key when it is encrypted. No host hears of it until it is attached.
+ * Makes a volume, with its data key when it is encrypted. No host hears of an empty one until it is attached; one from a
+ * snapshot is restored from now on. A copy of a volume is `creating` until its point in time is stored.
  * @throws {AwsError} VolumeLimitExceeded; {KeyUnusable}, after announcing the failure
  */
-export async function createVolume(call: Call, { settings, zone, key }: NewVolume): Promise<VolumeRow> {
+export async function createVolume(call: Call, { settings, zone, key, restore }: NewVolume): Promise<VolumeRow> {
   const volumeId = newResourceId('vol');
   const name = { account: call.account, region: call.region, volume_id: volumeId };
   const { rows } = await countVolume(call, [call.account, call.region, 1]);
@@ -78,6 +84,8 @@ export async function createVolume(call: Call, { settings, zone, key }: NewVolum
     throw new AwsError('VolumeLimitExceeded', `Maximum number of volumes, '${volumesPerRegionMax}', exceeded.`);
   try {
     const dataKey = key === undefined ? undefined : await newDataKey(call, key, volumeId);
+    const origin = restore ? await planRestore(call, volumeId, dataKey?.keyArn, restore) : noRestore;
+    const isReady = restore === undefined || restore.snapshot.state === 'completed';
     const volume = {
       ...name,
       zone,
@@ -89,7 +97,7 @@ export async function createVolume(call: Call, { settings, zone, key }: NewVolum
       encrypted: dataKey ? 1 : 0,
       key_arn: dataKey?.keyArn ?? null,
       encrypted_data_key: dataKey?.encryptedDataKey ?? null,
-      state: 'available',
+      state: isReady ? 'available' : 'creating',
       created_at: call.clock.now(),
       auto_enable_io: 0,
       has_image: 0,
@@ -113,8 +121,11 @@ export async function createVolume(call: Call, { settings, zone, key }: NewVolum
       volume.auto_enable_io,
       volume.has_image,
     ]);
-    call.emit(volumeEvent(name, 'createVolume', 'available', { requestId: call.requestId }));
-    return { ...volume, seq: inserted.rows[0]!.seq, image_host_id: null };
+    const row: VolumeRow = { ...volume, ...origin, seq: inserted.rows[0]!.seq, image_host_id: null };
+    if (restore) await tables(call).updateTable('ec2_volumes').set(origin).where('volume_id', '=', volumeId).execute();
+    if (isReady) call.emit(volumeEvent(name, 'createVolume', 'available', { requestId: call.requestId }));
+    if (restore && isReady) await startRestore(call, row);
+    return row;
   } catch (error) {
     if (error instanceof KeyUnusable)
       call.emit(volumeEvent(name, 'createVolume', 'failed', { cause: error.eventCause, requestId: call.requestId }));
@@ -132,36 +143,52 @@ export async function findVolume(call: Call, volumeId: string): Promise<VolumeRo
 
 /**
  * Begins the end of a volume that is not attached: its encrypted data key is destroyed here and now, so that whatever is
- * left of its bytes is noise; the image is then erased by a host, and with that the volume is gone.
+ * left of its bytes is noise; the image is then erased by a host, and with that the volume is gone. Only where a snapshot of
+ * it waits for data that is still to be restored does the key outlive it until the snapshot is stored.
  */
 export async function deleteVolume(call: Call, volume: VolumeRow): Promise<void> {
+  call.raise(volumeTopic(volume.volume_id));
+  const isNeeded = volume.restore_snapshot_id !== null && (await pendingSnapshotsOf(call, volume.volume_id)).length > 0;
+  if (isNeeded) {
+    await tables(call)
+      .updateTable('ec2_volumes')
+      .set({ state: 'deleting' })
+      .where('volume_id', '=', volume.volume_id)
+      .execute();
+    return;
+  }
+  await endRestore(call, volume);
   if (volume.image_host_id === null) return forgetVolume(call, volume, call.requestId);
   await tables(call)
     .updateTable('ec2_volumes')
     .set({ state: 'deleting', encrypted_data_key: null })
     .where('volume_id', '=', volume.volume_id)
     .execute();
-  await tables(call)
-    .insertInto('ec2_tasks')
-    .values({
-      task_id: newResourceId('task'),
-      kind: 'eraseVolume',
-      volume_id: volume.volume_id,
-      account: volume.account,
-      region: volume.region,
-      zone: volume.zone,
-      host_id: volume.image_host_id,
-      request_id: call.requestId,
-      created_at: call.clock.now(),
-    })
+  await addTask(call, {
+    kind: 'eraseVolume',
+    account: volume.account,
+    region: volume.region,
+    volumeId: volume.volume_id,
+    zone: volume.zone,
+    hostId: volume.image_host_id,
+  });
+}
+
+/** Goes on with the end of volumes that waited for their snapshots. `call` is the service's own. */
+export async function resumeDeletions(call: Call): Promise<void> {
+  const waiting = await tables(call)
+    .selectFrom('ec2_volumes')
+    .selectAll()
+    .where('state', '=', 'deleting')
+    .where('restore_snapshot_id', 'is not', null)
     .execute();
-  call.raise(hostTopic(volume.image_host_id));
-  call.raise(volumeTopic(volume.volume_id));
+  for (const volume of waiting) await deleteVolume(call.asItself(volume.account, volume.region), volume);
 }
 
 /** Removes what is left of a volume whose image is gone. `call` acts in the volume's account. */
 export async function forgetVolume(call: Call, volume: VolumeRow, requestId: string): Promise<void> {
   await tables(call).deleteFrom('ec2_volumes').where('volume_id', '=', volume.volume_id).execute();
+  await tables(call).deleteFrom('ec2_volume_modifications').where('volume_id', '=', volume.volume_id).execute();
   await dropTags(call, volume.volume_id);
   await countVolume(call, [volume.account, volume.region, -1]);
   call.emit(volumeEvent(volume, 'deleteVolume', 'deleted', { requestId }));

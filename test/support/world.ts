@@ -5,7 +5,13 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Principal } from '../../src/aws/call.ts';
 import { ManualClock } from '../../src/aws/clock.ts';
-import type { ObservedAttachment, SyncRequest, SyncResponse } from '../../src/aws/host-protocol.ts';
+import type {
+  HostTask,
+  ObservedAttachment,
+  SyncRequest,
+  SyncResponse,
+  TaskResult,
+} from '../../src/aws/host-protocol.ts';
 import type { Service } from '../../src/aws/service.ts';
 import { Signals } from '../../src/aws/signals.ts';
 import { RootKey } from '../../src/crypto/root-key.ts';
@@ -124,10 +130,28 @@ export const infrastructure = (instanceId: string): Caller => ({
   principal: infrastructurePrincipal(account, 'us-east-1', instanceId),
 });
 
+/** A task that is done, a snapshot with two blocks of data. */
+export function done(task: HostTask): Omit<TaskResult, 'taskId'> {
+  const isSnapshot = task.kind === 'createSnapshot' || task.kind === 'copySnapshot';
+  return {
+    state: 'done',
+    ...(isSnapshot ? { outcome: { blocks: 2, fullBytes: 1_048_576, storedBytes: 524_288 } } : {}),
+  };
+}
+
+/** A snapshot's point in time is fixed, and its blocks are being copied. */
+export const half = { state: 'running', marked: true, progress: 50 } as const;
+
 /** A host in the test's hands: it does what answers desire, unless told to fail or to sit still. */
 export class FakeHost {
   readonly #world: World;
-  readonly #request: { hostId: string; sessionId: string; startedAt: number; zones: readonly string[] | '*' };
+  readonly #request: {
+    hostId: string;
+    sessionId: string;
+    startedAt: number;
+    zones: readonly string[] | '*';
+    blockStoreId?: string;
+  };
   #sequence = 0;
   #held = new Map<string, ObservedAttachment>();
   #instances: string[] = [];
@@ -136,16 +160,27 @@ export class FakeHost {
   #stop = new AbortController();
   /** What opening a volume ends in, when not in success. */
   fail: { code: string; message: string } | undefined;
+  /** What becomes of a task, when not that it is done at once; undefined: nothing yet. */
+  perform: (task: HostTask) => Omit<TaskResult, 'taskId'> | undefined = done;
   /** Every answer, newest last. */
   readonly answers: SyncResponse[] = [];
 
-  constructor(world: World, options: { hostId?: string; zones?: readonly string[] | '*'; startedAt?: number } = {}) {
+  constructor(
+    world: World,
+    options: {
+      hostId?: string;
+      zones?: readonly string[] | '*';
+      startedAt?: number;
+      blockStoreId?: string | null;
+    } = {},
+  ) {
     this.#world = world;
     this.#request = {
       hostId: options.hostId ?? 'local',
       sessionId: randomUUID(),
       startedAt: options.startedAt ?? world.clock.now(),
       zones: options.zones ?? '*',
+      ...(options.blockStoreId === null ? {} : { blockStoreId: options.blockStoreId ?? 'store-1' }),
     };
   }
 
@@ -192,7 +227,10 @@ export class FakeHost {
     }
     this.#held = held;
     this.#instances = answer.instances.map((instance) => instance.instanceId);
-    this.#tasks = answer.tasks.map((task) => ({ taskId: task.taskId, state: 'done' }));
+    this.#tasks = answer.tasks.flatMap((task) => {
+      const result = this.perform(task);
+      return result ? [{ taskId: task.taskId, ...result }] : [];
+    });
     return JSON.stringify([[...held.values()], this.#tasks]) !== before;
   }
 

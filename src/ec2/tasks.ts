@@ -1,0 +1,256 @@
+/** Hosts' tasks in the words of the protocol: which of them a host is told now, and what follows from its results. */
+
+import type { Call } from '../aws/call.ts';
+import type {
+  CopySnapshotTask,
+  CreateSnapshotTask,
+  HostTask,
+  TaskResult,
+  VolumeEncryption,
+} from '../aws/host-protocol.ts';
+import { encryptionContext } from './keys.ts';
+import { type HostRow, type TaskRow, tables, type VolumeRow } from './records.ts';
+import { finishRestore, restoreSource } from './restores.ts';
+import { completeSnapshot, failSnapshot } from './snapshot-ends.ts';
+import type { SnapshotRow } from './snapshot-records.ts';
+import { snapshotById, snapshotTopic } from './snapshot-store.ts';
+import { rowOrder } from './sql-text.ts';
+import { installedBlockStore, wakeHosts } from './task-store.ts';
+import { forgetVolume } from './volume-store.ts';
+
+const gib = 1024 ** 3;
+/** A host is told so many tasks at a time, oldest first. */
+const listedMax = 2000;
+const errorLengthMax = 1000;
+
+interface Listed {
+  readonly row: TaskRow;
+  readonly task: HostTask;
+}
+
+/** The tasks that a host shall be at work on now, oldest first. */
+export async function listedTasks(call: Call, host: HostRow): Promise<Listed[]> {
+  const rows = await tables(call)
+    .selectFrom('ec2_tasks')
+    .selectAll()
+    .where('host_id', '=', host.host_id)
+    .orderBy('created_at')
+    .orderBy(rowOrder)
+    .limit(listedMax)
+    .execute();
+  if (rows.length === 0) return [];
+  const store = await installedBlockStore(call);
+  const isForeign = host.block_store_id !== null && host.block_store_id !== store;
+  const volumes = await volumesOf(call, rows);
+  const ready = await readyDeletions(call, rows);
+  const listed: Listed[] = [];
+  for (const row of rows) {
+    if (isForeign && row.kind !== 'eraseVolume') continue;
+    const task = await taskOf(call, row, volumes, ready);
+    if (task) listed.push({ row, task });
+  }
+  return listed;
+}
+
+async function volumesOf(call: Call, rows: readonly TaskRow[]): Promise<Map<string, VolumeRow>> {
+  const ids = rows.filter(({ kind }) => kind === 'initializeVolume').map((row) => row.volume_id);
+  if (ids.length === 0) return new Map();
+  const volumes = await tables(call).selectFrom('ec2_volumes').selectAll().where('volume_id', 'in', ids).execute();
+  return new Map(volumes.map((volume) => [volume.volume_id, volume]));
+}
+
+/** A task as the host reads it, or undefined while it has to wait. */
+async function taskOf(
+  call: Call,
+  row: TaskRow,
+  volumes: ReadonlyMap<string, VolumeRow>,
+  ready: ReadonlyMap<string, readonly string[]>,
+): Promise<HostTask | undefined> {
+  const { task_id: taskId, volume_id: volumeId } = row;
+  const snapshotId = row.snapshot_id ?? '';
+  switch (row.kind) {
+    case 'eraseVolume':
+      return (await isBeingSnapshot(call, volumeId)) ? undefined : { taskId, kind: row.kind, volumeId };
+    case 'createSnapshot':
+      return {
+        taskId,
+        kind: row.kind,
+        volumeId,
+        snapshotId,
+        ...(JSON.parse(row.payload!) as Pick<CreateSnapshotTask, 'sizeBytes' | 'hasImage' | 'parentSnapshotId'>),
+      };
+    case 'initializeVolume': {
+      const volume = volumes.get(volumeId);
+      const source = volume && restoreSource(volume);
+      if (!volume || !source) return undefined;
+      const encryption = volumeEncryption(volume);
+      return {
+        taskId,
+        kind: row.kind,
+        volumeId,
+        sizeBytes: volume.size_gib * gib,
+        hasImage: volume.has_image === 1,
+        ...(encryption ? { encryption } : {}),
+        source,
+      };
+    }
+    case 'copySnapshot':
+      return {
+        taskId,
+        kind: row.kind,
+        snapshotId,
+        ...(JSON.parse(row.payload!) as Omit<CopySnapshotTask, 'taskId' | 'kind' | 'snapshotId'>),
+      };
+    case 'deleteSnapshot': {
+      const family = ready.get(taskId);
+      return family && { taskId, kind: row.kind, snapshotId, family };
+    }
+  }
+}
+
+/** What a host needs to get a volume's own data key; undefined for one that is not encrypted, or no more. */
+export function volumeEncryption(volume: VolumeRow): VolumeEncryption | undefined {
+  if (volume.key_arn === null || volume.encrypted_data_key === null) return undefined;
+  return {
+    keyArn: volume.key_arn,
+    encryptedDataKey: Buffer.from(volume.encrypted_data_key).toString('base64'),
+    encryptionContext: encryptionContext(volume.volume_id),
+  };
+}
+
+async function isBeingSnapshot(call: Call, volumeId: string): Promise<boolean> {
+  const task = await tables(call)
+    .selectFrom('ec2_tasks')
+    .select('task_id')
+    .where('volume_id', '=', volumeId)
+    .where('kind', '=', 'createSnapshot')
+    .executeTakeFirst();
+  return task !== undefined;
+}
+
+/**
+ * Which deletions of snapshots can go on, each with the snapshots that may share its blocks. One waits while a snapshot
+ * that takes blocks from it is pending, a volume is restored from it or a copy made of it; and of one family only one is
+ * under way at a time: two that look at each other would both leave what they share.
+ */
+async function readyDeletions(call: Call, mine: readonly TaskRow[]): Promise<Map<string, readonly string[]>> {
+  const ready = new Map<string, readonly string[]>();
+  if (!mine.some(({ kind }) => kind === 'deleteSnapshot')) return ready;
+  const db = tables(call);
+  const deletions = await db
+    .selectFrom('ec2_tasks')
+    .selectAll()
+    .where('kind', '=', 'deleteSnapshot')
+    .orderBy('created_at')
+    .orderBy(rowOrder)
+    .limit(listedMax)
+    .execute();
+  const pending = await db
+    .selectFrom('ec2_snapshots')
+    .select(['snapshot_id', 'parent_id', 'source_snapshot_id'])
+    .where('state', '=', 'pending')
+    .execute();
+  const restoring = await db
+    .selectFrom('ec2_volumes')
+    .select('restore_snapshot_id')
+    .distinct()
+    .where('restore_snapshot_id', 'is not', null)
+    .execute();
+  const stillPending = new Set(pending.map((row) => row.snapshot_id));
+  const needed = new Set<string | null>(restoring.map((row) => row.restore_snapshot_id));
+  for (const row of pending) needed.add(row.parent_id).add(row.source_snapshot_id);
+  const families = new Set<string>();
+  for (const task of deletions) {
+    const { after = [] } = JSON.parse(task.payload ?? '{}') as { after?: string[] };
+    if (families.has(task.family!) || needed.has(task.snapshot_id) || after.some((id) => stillPending.has(id)))
+      continue;
+    families.add(task.family!);
+    const relatives = await db
+      .selectFrom('ec2_snapshots')
+      .select('snapshot_id')
+      .where('family', '=', task.family!)
+      .where('state', '=', 'completed')
+      .orderBy('seq')
+      .execute();
+    const waiting = deletions.filter((other) => other.family === task.family && other !== task);
+    ready.set(
+      task.task_id,
+      [...relatives, ...waiting].map((row) => row.snapshot_id!),
+    );
+  }
+  return ready;
+}
+
+/** Takes a host's word about one of its tasks. `call` acts in the task's account, as the service itself. */
+export async function applyTaskResult(call: Call, row: TaskRow, result: TaskResult): Promise<void> {
+  const snapshot = row.snapshot_id === null ? undefined : await snapshotById(call, row.snapshot_id);
+  if (snapshot?.state === 'pending') await noteProgress(call, snapshot, result);
+  if (row.kind === 'initializeVolume') await noteInitialization(call, row, result);
+  if (result.state === 'done') return finishTask(call, row, snapshot, result);
+  const error = result.state === 'failed' ? String(result.error ?? 'failed').slice(0, errorLengthMax) : null;
+  if (error !== row.error)
+    await tables(call).updateTable('ec2_tasks').set({ error }).where('task_id', '=', row.task_id).execute();
+  if (error === null || !snapshot || snapshot.state !== 'pending') return;
+  // A call may wait for the point in time of this one.
+  if (!snapshot.is_marked) call.raise(snapshotTopic(snapshot.snapshot_id));
+  if (result.final && (row.kind === 'createSnapshot' || row.kind === 'copySnapshot'))
+    await failSnapshot(call, snapshot, error);
+}
+
+async function noteProgress(call: Call, snapshot: SnapshotRow, result: TaskResult): Promise<void> {
+  const progress = percent(result.progress) ?? snapshot.progress;
+  const isMarked = snapshot.is_marked === 1 || result.marked === true;
+  if (progress === snapshot.progress && isMarked === (snapshot.is_marked === 1)) return;
+  await tables(call)
+    .updateTable('ec2_snapshots')
+    .set({ progress, is_marked: isMarked ? 1 : 0 })
+    .where('snapshot_id', '=', snapshot.snapshot_id)
+    .execute();
+  call.raise(snapshotTopic(snapshot.snapshot_id));
+}
+
+/** A block that can't be had stays missing, and with it the restore unfinished: the volume is not whole, and says so. */
+async function noteInitialization(call: Call, row: TaskRow, result: TaskResult): Promise<void> {
+  const progress = percent(result.progress);
+  const error = result.state === 'failed' ? String(result.error ?? 'failed').slice(0, errorLengthMax) : null;
+  await tables(call)
+    .updateTable('ec2_volumes')
+    .set({ ...(progress === undefined ? {} : { initialization_progress: progress }), initialization_error: error })
+    .where('volume_id', '=', row.volume_id)
+    .execute();
+}
+
+const percent = (value: unknown) =>
+  typeof value === 'number' && value >= 0 && value <= 100 ? Math.floor(value) : undefined;
+
+async function finishTask(
+  call: Call,
+  row: TaskRow,
+  snapshot: SnapshotRow | undefined,
+  result: TaskResult,
+): Promise<void> {
+  await tables(call).deleteFrom('ec2_tasks').where('task_id', '=', row.task_id).execute();
+  const volume =
+    row.volume_id === ''
+      ? undefined
+      : await tables(call)
+          .selectFrom('ec2_volumes')
+          .selectAll()
+          .where('volume_id', '=', row.volume_id)
+          .executeTakeFirst();
+  switch (row.kind) {
+    case 'eraseVolume':
+      if (volume?.state === 'deleting') await forgetVolume(call, volume, row.request_id);
+      return;
+    case 'initializeVolume':
+      if (volume) await finishRestore(call, volume);
+      return;
+    case 'createSnapshot':
+    case 'copySnapshot':
+      if (snapshot?.state === 'pending') await completeSnapshot(call, snapshot, result.outcome);
+      return;
+    case 'deleteSnapshot':
+      // The next of the family may go on.
+      await wakeHosts(call);
+  }
+}
