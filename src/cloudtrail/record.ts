@@ -69,7 +69,7 @@ export function trailRecords(
       requestParameters: details.requestParameters ?? null,
       responseElements: failure ? null : (details.responseElements ?? null),
       additionalEventData: details.additionalEventData,
-      requestID: call.requestId,
+      requestID: serviceEventDetails ? undefined : call.requestId,
       eventID: eventId,
       readOnly,
       resources,
