@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Call, Principal } from '../aws/call.ts';
 import { ManualClock } from '../aws/clock.ts';
 import { AwsError } from '../aws/errors.ts';
-import { type Operation, operation, type Service } from '../aws/service.ts';
+import { Later, type Operation, operation, type Service } from '../aws/service.ts';
 import { Signals } from '../aws/signals.ts';
 import { createCloudTrail } from '../cloudtrail/index.ts';
 import { DatabaseUnavailable } from '../database/database.ts';
@@ -22,6 +22,10 @@ let pipeline: Pipeline;
 let signals: Signals;
 let shop: Service;
 const clock = new ManualClock(1_800_000_000_000);
+
+/** What Ponder waits for, and what it was told to drop. */
+let thought: PromiseWithResolvers<void>;
+let dropped: string[];
 
 const put = (call: Call, item: string) => sql`insert into items values (${item})`.execute(call.db);
 
@@ -118,11 +122,38 @@ const operations: Record<string, Operation> = {
       return {};
     },
   }),
+  Ponder: operation<{ item: string }, { item: string }>({
+    name: 'Ponder',
+    effect: 'reads',
+    access: () => [mine],
+    handle: (_call, { item }) =>
+      new Later(
+        async () => {
+          await thought.promise;
+          if (item === 'stone') throw new AwsError('TooHard', 'It has no answer.');
+          return { item };
+        },
+        () => void dropped.push(item),
+      ),
+    record: (_call, { item }, output) => ({ requestParameters: { item }, responseElements: output ?? null }),
+  }),
+  Delegate: operation<{ item: string }, object>({
+    name: 'Delegate',
+    effect: 'writes',
+    access: () => [mine],
+    async handle(call, input) {
+      const { item } = await call.invoke<{ item: string }>('shop', 'Ponder', input);
+      await put(call, item);
+      return {};
+    },
+  }),
   ForHosts: operation({ name: 'ForHosts', effect: 'reads', audience: 'host', access: () => [], handle: () => ({}) }),
   Inner: operation({ name: 'Inner', effect: 'reads', audience: 'service', access: () => [], handle: () => ({}) }),
 };
 
 beforeEach(async () => {
+  thought = Promise.withResolvers();
+  dropped = [];
   database = new SqliteDatabase(':memory:');
   const trail = createCloudTrail();
   await database.run((db) => migrate(db, [...trail.migrations, ...eventMigrations]));
@@ -280,6 +311,55 @@ describe('Pipeline', () => {
     signals.raise('opened');
     expect(await again).toEqual({});
     expect((await trail()).filter((record) => record.errorCode === 'ThrottlingException')).toHaveLength(1);
+  });
+
+  it('lets others have the database while an operation works on its answer, and records it when it is done', async () => {
+    const first = execute('Ponder', { item: 'apple' });
+    const second = execute('Ponder', { item: 'stone' });
+    expect(await execute('Put', { item: 'pear' })).toEqual({ item: 'pear' });
+    expect((await trail()).map((record) => record.eventName)).toEqual(['Put']);
+    thought.resolve();
+    expect(await first).toEqual({ item: 'apple' });
+    await expect(second).rejects.toThrow('It has no answer.');
+    expect(await trail()).toMatchObject([
+      { eventName: 'Put' },
+      { eventName: 'Ponder', readOnly: true, responseElements: { item: 'apple' } },
+      { eventName: 'Ponder', requestParameters: { item: 'stone' }, errorCode: 'TooHard' },
+    ]);
+  });
+
+  it('gives no answer that it can not record', async () => {
+    const asked = execute('Ponder', { item: 'apple' });
+    await execute('Put', { item: 'pear' });
+    await database.durable();
+    await database.run((db) => sql`alter table trail_events rename to elsewhere`.execute(db));
+    await database.durable();
+    thought.resolve();
+    await expect(asked).rejects.toThrow(DatabaseUnavailable);
+    await database.run((db) => sql`alter table elsewhere rename to trail_events`.execute(db));
+  });
+
+  it('waits for such an answer inside of another call', async () => {
+    thought.resolve();
+    expect(await execute('Delegate', { item: 'apple' })).toEqual({});
+    await expect(execute('Delegate', { item: 'stone' })).rejects.toThrow('It has no answer.');
+    expect(await items()).toEqual(['apple']);
+    expect((await trail()).map((record) => [record.eventName, record.errorCode])).toEqual([
+      ['Ponder', undefined],
+      ['Delegate', undefined],
+      ['Ponder', 'TooHard'],
+      ['Delegate', 'TooHard'],
+    ]);
+  });
+
+  it('drops what is too much for one account, and says so', async () => {
+    const asked = Array.from({ length: waitingPerAccountMax }, () => execute('Ponder', { item: 'apple' }));
+    await execute('Put', { item: 'pear' });
+    await expect(execute('Ponder', { item: 'plum' })).rejects.toMatchObject({ code: 'ThrottlingException' });
+    expect(dropped).toEqual(['plum']);
+    thought.resolve();
+    await Promise.all(asked);
+    expect(await execute('Ponder', { item: 'plum' })).toEqual({ item: 'plum' });
   });
 
   it('puts any number of events on the bus', async () => {
