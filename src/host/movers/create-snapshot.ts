@@ -7,7 +7,7 @@ import type { SnapshotOutcome } from '../../aws/host-protocol.ts';
 import { removeCow } from '../../blocks/copy-before-write.ts';
 import { Manifest, ManifestBuilder } from '../../blocks/manifest.ts';
 import { openSnapshotView, type SnapshotView } from '../../blocks/snapshot-view.ts';
-import { blockBytes, StoreError } from '../../blocks/store.ts';
+import { StoreError } from '../../blocks/store.ts';
 import { pause } from '../pause.ts';
 import { inOrder } from './in-order.ts';
 import type { CreateSnapshotJob } from './jobs.ts';
@@ -19,7 +19,6 @@ const unrestoredFirstMs = 20;
 const unrestoredMaxMs = 1_000;
 /** How far ahead of the copying the disk is told what comes. */
 const prefetchBlocks = 16;
-const zeros = Buffer.alloc(blockBytes);
 
 /** What became of one block. */
 type Found = { readonly kind: 'stored' | 'inherited'; readonly sha256: Uint8Array } | { readonly kind: 'hole' };
@@ -127,7 +126,7 @@ class Copying {
 
   *#changed(): Iterable<number> {
     const { blocks } = this.#view;
-    for (let index = 0; index < blocks; index++) if (this.#view.isChanged(index)) yield index;
+    for (let index = this.#view.nextChanged(0); index < blocks; index = this.#view.nextChanged(index + 1)) yield index;
   }
 
   /** Blocks that may hold data. What was copied before may be a hole in the volume by now. */
@@ -154,7 +153,7 @@ class Copying {
       if (index % prefetchBlocks === 0) this.#view.prefetch(index, index + 2 * prefetchBlocks);
       const state = this.#view.read(index, bytes);
       if (state === 'unrestored') return undefined;
-      if (state === 'hole' || bytes.equals(zeros)) return { kind: 'hole' };
+      if (state === 'hole') return { kind: 'hole' };
       const sha256 = hash('sha256', bytes, 'buffer');
       const position = this.#parent?.find(index) ?? -1;
       if (position >= 0 && this.#parent!.sha256At(position).equals(sha256)) return { kind: 'inherited', sha256 };
@@ -180,8 +179,17 @@ class Copying {
   /** Settles the blocks before `index` that were not looked at. */
   #passTo(index: number): void {
     if (this.#isExact) for (let passed = this.#settled; passed < index; passed++) this.#builder.inherit(passed);
-    else if (index > this.#settled) this.#journal.addHoles(this.#settled, index - this.#settled);
+    else this.#passHoles(index);
     this.#settled = Math.max(this.#settled, index);
+  }
+
+  #passHoles(index: number): void {
+    let fresh = this.#settled;
+    // What lies below the watermark can't be looked at: an earlier process must have seen that it was zeros.
+    for (; fresh < Math.min(index, this.#view.watermark); fresh++)
+      if (this.#journal.find(fresh)?.kind !== 'hole')
+        throw new FinalJobError(`what was found out of the volume's blocks for ${this.#job.snapshotId} is lost`);
+    if (index > fresh) this.#journal.addHoles(fresh, index - fresh);
   }
 
   /** The parent is the one of an earlier process's journal: while a snapshot is being made its parent can't go. */
