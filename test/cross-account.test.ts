@@ -108,6 +108,7 @@ describe('a key that is not open to another account', () => {
     GenerateDataKeyPairWithoutPlaintext: { KeyPairSpec: 'ECC_NIST_P256' },
     GenerateDataKeyWithoutPlaintext: { NumberOfBytes: 16 },
     GenerateMac: { MacAlgorithm: 'HMAC_SHA_256', Message: Plaintext },
+    GetKeyLastUsage: {},
     GetKeyPolicy: {},
     GetKeyRotationStatus: {},
     GetParametersForImport: { WrappingAlgorithm: 'RSAES_OAEP_SHA_256', WrappingKeySpec: 'RSA_2048' },
@@ -415,6 +416,39 @@ describe('the trail', () => {
       expect(event).not.toHaveProperty('sharedEventID');
     }
     expect(await eventsOf(server, 'GenerateDataKey')).toHaveLength(before);
+  });
+
+  test('tells the owner when a key was last used, by whomever', async () => {
+    const { KeyMetadata } = await mine.send(new sdk.CreateKeyCommand({}));
+    const [KeyId, arn] = [KeyMetadata!.KeyId!, KeyMetadata!.Arn!];
+    const policy = JSON.stringify({
+      Version: '2012-10-17',
+      Statement: [ownersOwn, to(`arn:aws:iam::${account}:root`)],
+    });
+    await mine.send(new sdk.PutKeyPolicyCommand({ KeyId, Policy: policy }));
+    const usage = () => mine.send(new sdk.GetKeyLastUsageCommand({ KeyId }));
+    expect(await usage()).toMatchObject({
+      KeyId,
+      KeyLastUsage: {},
+      KeyCreationDate: KeyMetadata!.CreationDate,
+      TrackingStartDate: KeyMetadata!.CreationDate,
+    });
+    await encrypt(mine, arn);
+    await encrypt(theirs, arn);
+    await failure(
+      theirs.send(new sdk.GenerateMacCommand({ KeyId: arn, MacAlgorithm: 'HMAC_SHA_256', Message: Plaintext })),
+    );
+    const [seen] = await eventsOf(server, 'Encrypt');
+    expect(seen).toMatchObject({ userIdentity: { accountId: account }, resources: [{ ARN: arn }] });
+    expect((await usage()).KeyLastUsage).toEqual({
+      Operation: 'Encrypt',
+      Timestamp: new Date(seen.eventTime),
+      CloudTrailEventId: seen.eventID,
+      KmsRequestId: seen.requestID,
+    });
+    expect((await failure(theirs.send(new sdk.GetKeyLastUsageCommand({ KeyId: arn })))).name).toBe(
+      'AccessDeniedException',
+    );
   });
 
   test('of both has what was allowed and failed', async () => {

@@ -18,6 +18,7 @@ import { importOperations } from './import-material.ts';
 import { importParameterOperations } from './import-parameters.ts';
 import { KeyStore } from './key-store.ts';
 import { keyOperations } from './keys.ts';
+import { lastUsageOperations } from './last-usage.ts';
 import { macOperations } from './macs.ts';
 import { deleteExpiredKeyMaterial } from './material-expiry.ts';
 import { policyOperations } from './policies.ts';
@@ -56,6 +57,7 @@ export function createKms({ rootKey }: { rootKey: RootKey }): Service {
     ...encapsulationOperations(store),
     ...grantOperations(store),
     ...customKeyStoreOperations(),
+    ...lastUsageOperations(store),
   ];
   return {
     name: 'kms',
