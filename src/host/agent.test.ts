@@ -1,73 +1,17 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import http from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import type { DesiredAttachment, SyncRequest, SyncResponse } from '../aws/host-protocol.ts';
+import type { DesiredAttachment } from '../aws/host-protocol.ts';
 import { NbdClient } from '../cli/nbd-client.ts';
 import { HostAgent } from './agent.ts';
+import { ControlPlane } from './testing-control-plane.ts';
 
 const instanceId = 'i-0123456789abcdef0';
 const volumeId = 'vol-0123456789abcdef0';
 const mebibyte = 1024 * 1024;
-
-/** Plays the control plane: answers Sync with what the test desires, and Decrypt with what it decided. */
-class ControlPlane {
-  desired: Omit<SyncResponse, 'version'> = { instances: [], attachments: [], credentials: [], tasks: [] };
-  requests: SyncRequest[] = [];
-  decrypts = 0;
-  decryptAnswer: { status: number; body: object } = { status: 200, body: {} };
-  syncError: { status: number; body: object } | undefined;
-  #version = 1;
-  #waiting: (() => void)[] = [];
-  readonly #server = http.createServer((request, response) => void this.#answer(request, response));
-
-  async listen(port = 0): Promise<void> {
-    await new Promise<void>((resolve) => this.#server.listen(port, '127.0.0.1', resolve));
-  }
-  get url(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
-  }
-  get last(): SyncRequest {
-    return this.requests.at(-1)!;
-  }
-
-  desire(change: Partial<Omit<SyncResponse, 'version'>>): void {
-    this.desired = { ...this.desired, ...change };
-    this.#version++;
-    for (const wake of this.#waiting.splice(0)) wake();
-  }
-
-  async close(): Promise<void> {
-    for (const wake of this.#waiting.splice(0)) wake();
-    this.#server.closeAllConnections();
-    await new Promise((resolve) => this.#server.close(resolve));
-  }
-
-  async #answer(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
-    const chunks: Buffer[] = [];
-    for await (const chunk of request) chunks.push(chunk);
-    const body = JSON.parse(Buffer.concat(chunks).toString());
-    if (request.headers['x-amz-target'] === 'TrentService.Decrypt') {
-      this.decrypts++;
-      response.writeHead(this.decryptAnswer.status).end(JSON.stringify(this.decryptAnswer.body));
-      return;
-    }
-    this.requests.push(body as SyncRequest);
-    if (this.syncError) {
-      response.writeHead(this.syncError.status).end(JSON.stringify(this.syncError.body));
-      return;
-    }
-    if (body.sinceVersion === String(this.#version)) await new Promise<void>((wake) => this.#waiting.push(wake));
-    const credentials = this.desired.credentials.filter(
-      ({ sessionName }) => !body.credentials.some((held: { sessionName: string }) => held.sessionName === sessionName),
-    );
-    response.end(JSON.stringify({ ...this.desired, credentials, version: String(this.#version) }));
-  }
-}
 
 const instance = { instanceId, account: '123456789012', region: 'us-east-1', state: 'running' } as const;
 const credentials = {
