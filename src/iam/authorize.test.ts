@@ -126,6 +126,22 @@ describe("an instance's infrastructure role", () => {
   it('has nothing without a grant, default key policy or not', async () => {
     expect(await ask(instance, decrypt)).toBeDefined();
   });
+  it('describes the key with such a grant too: what has no encryption context is not bound to one', async () => {
+    const operations = ['Decrypt', 'DescribeKey'];
+    for (const constraint of [{}, { encryptionContextSubset: undefined, encryptionContextEquals: { a: 'b' } }]) {
+      const request = { ...withGrant({}, { operations, ...constraint }), action: 'kms:DescribeKey' };
+      expect(await ask(instance, request)).toBeUndefined();
+      expect(await ask(instance, withGrant({}, { operations, ...constraint }))).toBeDefined();
+    }
+  });
+  it('uses a grant with a source only where a service says that it acts for that source', async () => {
+    const sourceArn = `arn:aws:ec2:us-east-1:${mine}:volume/vol-1`;
+    const context = { 'kms:EncryptionContext:aws:ebs:id': 'vol-1' };
+    expect(await ask(instance, withGrant(context, { sourceArn }))).toBeDefined();
+    expect(await ask(instance, withGrant({ ...context, 'aws:SourceArn': sourceArn }, { sourceArn }))).toBeUndefined();
+    const other = { ...context, 'aws:SourceArn': `${sourceArn}1` };
+    expect(await ask(instance, withGrant(other, { sourceArn }))).toBeDefined();
+  });
   it('decrypts with a grant for the volume it names', async () => {
     expect(await ask(instance, withGrant({ 'kms:EncryptionContext:aws:ebs:id': 'vol-1' }))).toBeUndefined();
     expect(
@@ -246,5 +262,76 @@ describe('across accounts', () => {
     }
     expect(await reasonFor(undefined, [allowing('*')])).toMatch(/no resource-based policy/);
     expect(await reasonFor(mine, [allowing('*')])).toMatch(/no resource-based policy/);
+  });
+});
+
+describe('another account's key', () => {
+  const them = rootPrincipal(theirs);
+  const user: Principal = {
+    type: 'IAMUser',
+    account: theirs,
+    arn: `arn:aws:iam::${theirs}:user/u`,
+    principalId: 'AIDAU',
+    userName: 'u',
+  };
+  const kms = (Effect: 'Allow' | 'Deny'): PolicyDocument => ({
+    Version: '2012-10-17',
+    Statement: [{ Effect, Action: 'kms:*', Resource: '*' }],
+  });
+  const keyPolicy = (...principals: string[]): PolicyDocument => ({
+    Statement: principals.map((AWS) => ({ Effect: 'Allow', Principal: { AWS }, Action: 'kms:Decrypt', Resource: '*' })),
+  });
+  const call = { principal: user, account: theirs, region: 'us-east-1', clock: systemClock, sourceIp: '' } as Call;
+  const grantTo = (granteePrincipal: string) => ({
+    grants: async () => [{ grantId: 'g', granteePrincipal, operations: ['Decrypt'] }],
+  });
+  const judge = (request: Partial<AccessRequest>, more: object = {}) =>
+    decide(
+      call,
+      { ...decrypt, ...request },
+      { identity: [], boundary: undefined, session: undefined, tags: {}, ...more },
+    );
+
+  it('refuses what the resource does not open, in one way', async () => {
+    const hidden = await judge({});
+    expect(hidden).toMatchObject({ isHidden: true, explicit: false });
+    for (const identity of [[kms('Allow')], [kms('Deny')], [kms('Allow'), kms('Deny')]])
+      expect(await judge({}, { identity })).toEqual(hidden);
+    const denying: PolicyDocument = {
+      Statement: [
+        ...(keyPolicy('*').Statement as []),
+        { Effect: 'Deny', Principal: '*', Action: 'kms:*', Resource: '*' },
+      ],
+    };
+    const withDeny = await judge({ resourcePolicy: denying, ...grantTo(user.arn) }, { identity: [kms('Allow')] });
+    expect(withDeny).toMatchObject({ isHidden: true, explicit: false, reason: hidden!.reason });
+    expect(await ask(them, { ...decrypt, onlyVia: 'ec2.amazonaws.com' }, 'ec2.amazonaws.com')).toMatchObject({
+      isHidden: true,
+    });
+  });
+  it('asks both sides, whomever the resource names', async () => {
+    for (const principal of ['*', theirs, user.arn]) {
+      const resourcePolicy = keyPolicy(principal);
+      expect((await judge({ resourcePolicy }))?.reason).toMatch(/no identity-based policy/);
+      expect(await judge({ resourcePolicy }, { identity: [kms('Allow')] })).toBeUndefined();
+      expect(await judge({ resourcePolicy }, { identity: [kms('Allow')], boundary: kms('Deny') })).toMatchObject({
+        explicit: true,
+      });
+      const session = [{ Statement: [] }];
+      expect((await judge({ resourcePolicy }, { identity: [kms('Allow')], session }))?.reason).toMatch(/no session/);
+    }
+  });
+  it('lets a grant stand for both sides, within what limits and denies the caller', async () => {
+    expect(await judge(grantTo(user.arn))).toBeUndefined();
+    expect((await judge(grantTo(user.arn), { identity: [kms('Deny')] }))?.reason).toMatch(/deny in an identity-based/);
+    expect(await judge({ ...grantTo(user.arn), action: 'kms:Encrypt' })).toMatchObject({ isHidden: true });
+    expect(await judge(grantTo(`${user.arn}x`), { identity: [kms('Allow')] })).toMatchObject({ isHidden: true });
+  });
+  it('leaves a grant to an account to its identity policies', async () => {
+    const request = grantTo(`arn:aws:iam::${theirs}:root`);
+    expect(await ask(them, { ...decrypt, ...request })).toBeUndefined();
+    expect((await judge(request))?.reason).toMatch(/no identity-based policy/);
+    expect(await judge(request, { identity: [kms('Allow')] })).toBeUndefined();
+    expect(await judge(request, { identity: [kms('Allow')], boundary: { Statement: [] } })).toBeDefined();
   });
 });
