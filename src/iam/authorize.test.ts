@@ -265,7 +265,7 @@ describe('across accounts', () => {
   });
 });
 
-describe('another account's key', () => {
+describe('a key of another account', () => {
   const them = rootPrincipal(theirs);
   const user: Principal = {
     type: 'IAMUser',
