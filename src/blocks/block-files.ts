@@ -3,6 +3,7 @@
 import fs, { constants } from 'node:fs';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
+import { StoreError, type StoreErrorCode } from './store.ts';
 
 export const open = promisify(fs.open);
 export const close = promisify(fs.close);
@@ -102,4 +103,30 @@ export async function removeIfEmpty(directory: string): Promise<void> {
     const code = codeOf(error);
     if (code !== 'ENOENT' && code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;
   }
+}
+
+/** Puts a file and its length, or a directory's entries, on stable storage. */
+export async function syncPath(path: string): Promise<void> {
+  const file = await open(path, constants.O_RDONLY);
+  try {
+    await fsync(file);
+  } finally {
+    await close(file);
+  }
+}
+
+const storeErrorCodes: Readonly<Record<string, StoreErrorCode>> = {
+  ENOSPC: 'Full',
+  EDQUOT: 'Full',
+  EFBIG: 'Full',
+  EACCES: 'Denied',
+  EPERM: 'Denied',
+  EROFS: 'Denied',
+};
+
+/** What the file system says as a StoreError whose message begins with `what`; any other error as it is. */
+export function asStoreError(error: unknown, what: string): unknown {
+  const { code, syscall, message } = error as NodeJS.ErrnoException;
+  if (error instanceof StoreError || code === undefined || syscall === undefined) return error;
+  return new StoreError(storeErrorCodes[code] ?? 'Unavailable', `${what}: ${message}`, { cause: error });
 }

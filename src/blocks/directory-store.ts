@@ -1,7 +1,6 @@
 // A block store in a directory: one file a block. docs/formats.md has the layout.
 //
-// A block is written under a temporary name, past the page cache where the file system allows that (a snapshot's blocks
-// would only displace what volumes keep there), and renamed. So what has a block's name is whole, after a crash of this
+// A block is written under a temporary name and renamed. So what has a block's name is whole, after a crash of this
 // process. After one of the machine it need not be: `sync` makes all that was put durable at once, which is much cheaper
 // than a sync for each block, and a manifest is written after it.
 
@@ -9,8 +8,9 @@ import { randomUUID } from 'node:crypto';
 import fs, { constants, mkdirSync, openSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { syncDirectory, writePrivateFile } from '../files/durable.ts';
-import { alignedBuffer, isAligned } from './aligned.ts';
+import { alignedBuffer } from './aligned.ts';
 import {
+  asStoreError,
   close,
   codeOf,
   createNew,
@@ -24,36 +24,30 @@ import {
   readFully,
   removeIfEmpty,
   rename,
-  renameInto,
   stat,
+  syncPath,
   unlinkIfThere,
   writeFully,
 } from './block-files.ts';
+import { BlockWriter } from './block-writer.ts';
 import { libc } from './libc.ts';
-import { type BlockName, type BlockStore, blockBytes, isSnapshotId, StoreError, type StoreErrorCode } from './store.ts';
+import { type BlockName, type BlockStore, blockBytes, isSnapshotId, StoreError } from './store.ts';
 import {
+  blockPath,
   checkedId,
-  checkedIndex,
   checkLength,
   corruptBlock,
   describeBlock,
+  manifestPath,
   missingBlock,
   newStoreFile,
   parseStoreFile,
   verifyBlock,
 } from './store-rules.ts';
 
-/** Blocks written at a time; more wait. Four keep a local disk busy, network file systems want some more. */
-const writersMax = 8;
 const deletersMax = 8;
 /** A temporary file of this age is what a crash left. */
 const leftoverAgeMs = 60 * 60 * 1000;
-/** A file that is being written: its temporary name, and memory that direct I/O takes. */
-interface Slot {
-  readonly path: string;
-  buffer?: Buffer;
-}
-
 /**
  * Opens the store in a directory, and makes it there when `create` says so. Throws StoreError `Unavailable` when there is
  * none, `Corrupt` when its store.json is damaged.
@@ -71,20 +65,15 @@ export function openDirectoryStore(path: string, create: boolean): BlockStore {
 class DirectoryStore implements BlockStore {
   readonly id: string;
   readonly location: string;
-  readonly #free: Slot[];
-  readonly #waiting: Array<(slot: Slot) => void> = [];
+  readonly #writer: BlockWriter;
   /** Errors of writing back are reported once to each descriptor: this one is open from before the first write. */
   #directory: number | undefined;
-  #isDirect = isDirectWorthwhile;
   #sync: { readonly running: Promise<void>; next?: Promise<void> } | undefined;
 
   constructor(location: string, id: string) {
     this.location = location;
     this.id = id;
-    const opening = randomUUID();
-    this.#free = Array.from({ length: writersMax }, (_, slot) => ({
-      path: join(location, 'tmp', `${opening}-${slot}`),
-    }));
+    this.#writer = new BlockWriter(join(location, 'tmp'));
     this.#directory = openSync(location, constants.O_RDONLY | constants.O_DIRECTORY);
   }
 
@@ -109,21 +98,7 @@ class DirectoryStore implements BlockStore {
   async putBlock(name: BlockName, bytes: Buffer, signal?: AbortSignal): Promise<void> {
     checkLength(bytes);
     const path = this.#blockPath(name);
-    const slot = await this.#take();
-    try {
-      signal?.throwIfAborted();
-      await this.#explain(`block ${describeBlock(name)} can't be written`, async () => {
-        try {
-          await this.#write(slot, bytes);
-          await renameInto(slot.path, path);
-        } catch (error) {
-          await unlinkIfThere(slot.path);
-          throw error;
-        }
-      });
-    } finally {
-      this.#release(slot);
-    }
+    await this.#explain(`block ${describeBlock(name)} can't be written`, () => this.#writer.write(path, bytes, signal));
   }
 
   /** A second name for the same file where the file system has that: blocks never change. */
@@ -283,6 +258,19 @@ class DirectoryStore implements BlockStore {
     ));
   }
 
+  async syncBlocks(names: readonly BlockName[]): Promise<void> {
+    const files = names.map((name) => this.#blockPath(name));
+    // A new block is an entry of its directory, which may be new itself, and so on up.
+    const directories = new Set<string>();
+    for (const path of files)
+      for (let directory = dirname(path); directory !== this.location; directory = dirname(directory))
+        directories.add(directory);
+    await this.#explain("blocks can't be put on stable storage", async () => {
+      await Promise.all(files.map(syncPath));
+      await Promise.all([...directories].map(syncPath));
+    });
+  }
+
   close(): void {
     const directory = this.#directory;
     this.#directory = undefined;
@@ -309,20 +297,6 @@ class DirectoryStore implements BlockStore {
       });
     this.#sync = { running };
     return running;
-  }
-
-  async #write(slot: Slot, bytes: Buffer): Promise<void> {
-    if (this.#isDirect) {
-      try {
-        return await writeNew(slot.path, createNew | constants.O_DIRECT, aligned(slot, bytes));
-      } catch (error) {
-        // Not every file system has direct I/O.
-        if (codeOf(error) !== 'EINVAL') throw error;
-        this.#isDirect = false;
-        await unlinkIfThere(slot.path);
-      }
-    }
-    await writeNew(slot.path, createNew, bytes);
   }
 
   async #copyBytes(from: BlockName, to: BlockName, signal?: AbortSignal): Promise<void> {
@@ -372,25 +346,12 @@ class DirectoryStore implements BlockStore {
     });
   }
 
-  #blockPath({ owner, index }: BlockName): string {
-    const hex = checkedIndex(index).toString(16).padStart(8, '0');
-    const group = (index >>> 12).toString(16).padStart(4, '0');
-    return join(this.location, 'blocks', checkedId(owner), group, hex);
+  #blockPath(name: BlockName): string {
+    return join(this.location, blockPath(name));
   }
 
   #manifestPath(snapshotId: string): string {
-    return join(this.location, 'manifests', `${checkedId(snapshotId)}.manifest`);
-  }
-
-  #take(): Promise<Slot> {
-    const slot = this.#free.pop();
-    return slot ? Promise.resolve(slot) : new Promise((resolve) => this.#waiting.push(resolve));
-  }
-
-  #release(slot: Slot): void {
-    const waiting = this.#waiting.shift();
-    if (waiting) waiting(slot);
-    else this.#free.push(slot);
+    return join(this.location, manifestPath(snapshotId));
   }
 
   async #explain<T>(what: string, work: () => Promise<T>): Promise<T> {
@@ -401,9 +362,6 @@ class DirectoryStore implements BlockStore {
     }
   }
 }
-
-/** Direct I/O is Linux's; elsewhere the constant is missing. */
-const isDirectWorthwhile = constants.O_DIRECT !== undefined;
 
 function makeStore(path: string): string {
   for (const folder of ['manifests', 'marks', 'freeing', 'blocks', 'tmp']) {
@@ -438,38 +396,6 @@ function removeLeftovers(directory: string): void {
     const leftAt = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? now;
     if (now - leftAt > leftoverAgeMs) rmSync(path, { force: true });
   }
-}
-
-async function writeNew(path: string, flags: number, bytes: Buffer): Promise<void> {
-  const file = await open(path, flags, 0o600);
-  try {
-    await writeFully(file, bytes);
-  } finally {
-    await close(file);
-  }
-}
-
-/** The bytes themselves when direct I/O takes them as they lie. */
-function aligned(slot: Slot, bytes: Buffer): Buffer {
-  if (isAligned(bytes)) return bytes;
-  slot.buffer ??= alignedBuffer(blockBytes);
-  bytes.copy(slot.buffer);
-  return slot.buffer;
-}
-
-const storeErrorCodes: Readonly<Record<string, StoreErrorCode>> = {
-  ENOSPC: 'Full',
-  EDQUOT: 'Full',
-  EFBIG: 'Full',
-  EACCES: 'Denied',
-  EPERM: 'Denied',
-  EROFS: 'Denied',
-};
-
-function asStoreError(error: unknown, what: string): unknown {
-  const { code, syscall, message } = error as NodeJS.ErrnoException;
-  if (error instanceof StoreError || code === undefined || syscall === undefined) return error;
-  return new StoreError(storeErrorCodes[code] ?? 'Unavailable', `${what}: ${message}`, { cause: error });
 }
 
 function syncFailed(location: string, errno: number): StoreError {

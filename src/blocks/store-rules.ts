@@ -12,9 +12,20 @@ export function checkedId(snapshotId: string): string {
   return snapshotId;
 }
 
-export function checkedIndex(index: number): number {
+function checkedIndex(index: number): number {
   if (!Number.isInteger(index) || index < 0 || index > 0xffff_ffff) throw new RangeError(`no block has index ${index}`);
   return index;
+}
+
+/** Where a block lies, relative to the store: `blocks/snap-…/0001/00001234`, so that no folder has more than 4096. */
+export function blockPath({ owner, index }: BlockName): string {
+  const hex = checkedIndex(index).toString(16).padStart(8, '0');
+  const group = (index >>> 12).toString(16).padStart(4, '0');
+  return `blocks/${checkedId(owner)}/${group}/${hex}`;
+}
+
+export function manifestPath(snapshotId: string): string {
+  return `manifests/${checkedId(snapshotId)}.manifest`;
 }
 
 export function checkLength(bytes: Buffer): void {

@@ -71,6 +71,8 @@ export interface BlockStore {
    * resolved may be lost, and have to be put again.
    */
   sync(): Promise<void>;
+  /** The same for a few blocks alone, without waiting for everything else that the machine writes. */
+  syncBlocks(names: readonly BlockName[]): Promise<void>;
   close(): void;
 }
 

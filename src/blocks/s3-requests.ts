@@ -1,0 +1,180 @@
+// How requests to S3 are made: so many at once, each with a deadline, tried again with pauses that grow, and every
+// failure said as a StoreError.
+
+import type { Readable } from 'node:stream';
+import { addAbortSignal } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { StoreError, type StoreErrorCode } from './store.ts';
+
+export interface S3Limits {
+  /** Requests in flight; more wait. */
+  readonly requests: number;
+  readonly attempts: number;
+  /** For one attempt, with all that is sent and received; more for large objects. */
+  readonly attemptTimeoutMs: number;
+  readonly connectTimeoutMs: number;
+  /** Of the first pause; each one after it may be twice as long. */
+  readonly pauseMs: number;
+  readonly pauseMaxMs: number;
+  /** Manifests above this size go up in parts of this size. */
+  readonly partBytes: number;
+}
+
+export const s3Limits: S3Limits = {
+  requests: 16,
+  attempts: 6,
+  attemptTimeoutMs: 20_000,
+  connectTimeoutMs: 5_000,
+  pauseMs: 100,
+  pauseMaxMs: 5_000,
+  partBytes: 64 * 1024 * 1024,
+};
+
+/** Slower than this, a transfer counts as stalled. */
+const slowestBytesPerMs = 128;
+/** What arrives damaged was damaged on the way, or is stored so: a few tries tell. */
+const corruptAttemptsMax = 3;
+
+/** A part of an SDK error; network errors have `code`. */
+interface Failure {
+  readonly name?: string;
+  readonly message?: string;
+  readonly code?: string;
+  readonly $metadata?: { readonly httpStatusCode?: number };
+}
+
+export class S3Requests {
+  readonly #location: string;
+  readonly #limits: S3Limits;
+  readonly #waiting: Array<() => void> = [];
+  #running = 0;
+
+  constructor(location: string, limits: S3Limits) {
+    this.#location = location;
+    this.#limits = limits;
+  }
+
+  /**
+   * Runs `attempt` until it succeeds, with a signal that ends it at its deadline or when `signal` says so. `what` begins
+   * the message of the StoreError that it rejects with in the end (`block 5 of snap-… can't be read`).
+   */
+  async run<T>(
+    what: string,
+    attempt: (signal: AbortSignal) => Promise<T>,
+    { signal, bytes = 0 }: { readonly signal?: AbortSignal; readonly bytes?: number } = {},
+  ): Promise<T> {
+    const { attempts, attemptTimeoutMs } = this.#limits;
+    const deadlineMs = attemptTimeoutMs + bytes / slowestBytesPerMs;
+    for (let number = 1; ; number++) {
+      signal?.throwIfAborted();
+      const deadline = AbortSignal.timeout(deadlineMs);
+      try {
+        return await this.#inTurn(() => attempt(signal ? AbortSignal.any([signal, deadline]) : deadline));
+      } catch (error) {
+        signal?.throwIfAborted();
+        const verdict = deadline.aborted
+          ? { code: 'Unavailable' as const, mayPass: true, message: `no answer within ${Math.round(deadlineMs)} ms` }
+          : judge(error as Failure);
+        const isLast = number >= (verdict.code === 'Corrupt' ? corruptAttemptsMax : attempts);
+        if (isLast || !verdict.mayPass) {
+          if (error instanceof StoreError) throw error;
+          const tried = number > 1 ? ` (tried ${number} times)` : '';
+          const message = `${what} in the block store ${this.#location}: ${verdict.message}${tried}`;
+          throw new StoreError(verdict.code, message, { cause: error });
+        }
+        await this.#pause(number, signal);
+      }
+    }
+  }
+
+  /** At random up to a bound that doubles each time, so that many who were turned away do not come back together. */
+  async #pause(number: number, signal?: AbortSignal): Promise<void> {
+    const { pauseMs, pauseMaxMs } = this.#limits;
+    const bound = Math.min(pauseMaxMs, pauseMs * 2 ** (number - 1));
+    await sleep(bound / 2 + (Math.random() * bound) / 2, undefined, { signal });
+  }
+
+  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#running >= this.#limits.requests) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    else this.#running += 1;
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next) next();
+      else this.#running -= 1;
+    }
+  }
+}
+
+/** Whether the object that was asked for is not there (and its bucket is). */
+export function isNotFound(error: unknown): boolean {
+  const { name, $metadata } = error as Failure;
+  return $metadata?.httpStatusCode === 404 && name !== 'NoSuchBucket';
+}
+
+/** Whether a condition of the request (`If-None-Match`) did not hold. */
+export function isPreconditionFailed(error: unknown): boolean {
+  return (error as Failure).$metadata?.httpStatusCode === 412;
+}
+
+/**
+ * Fills `into` with a body; `signal` ends it. One that ends early or goes on rejects: such an answer is worth another
+ * try.
+ */
+export async function readBody(body: unknown, into: Buffer, signal: AbortSignal): Promise<void> {
+  const stream = addAbortSignal(signal, body as Readable);
+  let done = 0;
+  for await (const chunk of stream as AsyncIterable<Buffer>) {
+    if (done + chunk.length > into.length) throw new Error(`the answer is longer than ${into.length} bytes`);
+    chunk.copy(into, done);
+    done += chunk.length;
+  }
+  if (done < into.length) throw new Error(`the answer ended after ${done} of ${into.length} bytes`);
+}
+
+/** Lets go of a body that nobody wants, and of its connection. */
+export function discardBody(body: unknown): void {
+  const stream = body as Readable | undefined;
+  stream?.on?.('error', () => {});
+  stream?.destroy?.();
+}
+
+interface Verdict {
+  readonly code: StoreErrorCode;
+  /** Whether trying again may help. */
+  readonly mayPass: boolean;
+  readonly message: string;
+}
+
+/** Answers of status 4xx that another try may well not get: the request was damaged or delayed on its way. */
+const passing = new Set([
+  'XAmzContentSHA256Mismatch',
+  'BadDigest',
+  'IncompleteBody',
+  'RequestTimeout',
+  'OperationAborted',
+]);
+const full = new Set(['QuotaExceeded', 'InsufficientStorage', 'InsufficientCapacity', 'EntityTooLarge']);
+const denied = new Set([
+  'RequestTimeTooSkewed',
+  'ExpiredToken',
+  'InvalidToken',
+  'CredentialsProviderError',
+  'TokenProviderError',
+]);
+
+function judge(error: Failure): Verdict {
+  if (error instanceof StoreError)
+    return { code: error.code, mayPass: error.code === 'Corrupt', message: error.message };
+  const { name = '', code, message = String(error) } = error;
+  const status = error.$metadata?.httpStatusCode;
+  // Network errors name their cause in `code`, and often nowhere else.
+  const text = [name === 'Error' || name === 'AggregateError' ? code : name, message].filter(Boolean).join(': ');
+  if (full.has(name) || status === 507) return { code: 'Full', mayPass: false, message: text };
+  if (denied.has(name)) return { code: 'Denied', mayPass: false, message: text };
+  if (status === 429 || passing.has(name)) return { code: 'Unavailable', mayPass: true, message: text };
+  if (status === 401 || status === 403) return { code: 'Denied', mayPass: false, message: text };
+  const isFinal = status !== undefined && status >= 300 && status < 500;
+  return { code: 'Unavailable', mayPass: !isFinal, message: text };
+}
