@@ -116,6 +116,8 @@ export interface TakeBlockRequestsRequest {
   readonly publicKey: string;
   /** At most so many at once. */
   readonly max: number;
+  /** Requests that the host works on: whatever else this session took and did not answer was lost on the way. */
+  readonly underWay: readonly string[];
 }
 
 export interface TakeBlockRequestsResponse {

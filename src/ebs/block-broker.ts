@@ -17,6 +17,8 @@ const waitingMax = 256;
 /** How long a request waits for a host to take it, and then for the answer, ms. */
 const takeTimeoutMs = 10_000;
 const answerTimeoutMs = 30_000;
+/** Blocks to be written that go to a host in one answer: each takes 0.7 MiB. */
+const takenBlocksMax = 8;
 
 export type BrokerFailureCode = BlockRequestError['code'] | 'HostAway' | 'TooMany' | 'Cancelled';
 
@@ -33,12 +35,14 @@ export class BlockRequestFailed extends Error {
 interface Waiting extends TakenBlockRequest {
   readonly settle: (result: BlockAnswers[BlockRequest['kind']] | BlockRequestFailed) => void;
   readonly onTaken: () => void;
+  /** The session that alone can open its data key; undefined without one. */
+  readonly sealedFor: string | undefined;
 }
 
 interface HostLine {
   session: { readonly id: string; readonly publicKey: Buffer } | undefined;
   readonly waiting: Waiting[];
-  readonly taken: Map<string, { readonly sessionId: string; readonly request: Waiting }>;
+  readonly taken: Map<string, Waiting>;
   /** Wakes a host that waits for requests, and requests that wait for a host. */
   news: PromiseWithResolvers<void>;
 }
@@ -58,23 +62,27 @@ export class BlockBroker {
     const line = this.#line(hostId);
     if (line.waiting.length >= waitingMax)
       throw new BlockRequestFailed('TooMany', `${waitingMax} requests already wait for host '${hostId}'.`);
-    const sealed = options.dataKey
-      ? await this.#seal(hostId, line, request, options.dataKey, options.cancelled)
-      : request;
-    return this.#send(hostId, line, sealed, options.cancelled) as Promise<BlockAnswers[Kind]>;
+    if (!options.dataKey) return this.#send(hostId, line, request, undefined, options.cancelled) as never;
+    if (!line.session) await either(line.news.promise, takeTimeoutMs, options.cancelled);
+    if (!line.session) throw away(hostId);
+    const { id, publicKey } = line.session;
+    const context = 'snapshotId' in request ? request.snapshotId : '';
+    const sealed = { ...request, dataKey: sealFor(publicKey, options.dataKey, context).toString('base64') };
+    return this.#send(hostId, line, sealed, id, options.cancelled) as never;
   }
 
   /** Requests for a host; waits up to `waitMs` while there are none. */
   async take(input: TakeBlockRequestsRequest, waitMs: number, cancelled: AbortSignal): Promise<TakenBlockRequest[]> {
     const line = this.#line(input.hostId);
     if (line.session?.id !== input.sessionId) this.#begin(line, input);
+    this.#takeBack(line, input.underWay);
     if (line.waiting.length === 0) await either(line.news.promise, waitMs, cancelled);
     // A later process of the host has come meanwhile: what waits is for its key.
     if (line.session?.id !== input.sessionId || cancelled.aborted) return [];
-    const requests = line.waiting.splice(0, input.max);
+    const requests = line.waiting.splice(0, countToTake(line.waiting, input.max));
     if (line.waiting.length === 0) line.news = Promise.withResolvers();
     return requests.map((request) => {
-      line.taken.set(request.requestId, { sessionId: input.sessionId, request });
+      line.taken.set(request.requestId, request);
       request.onTaken();
       return { requestId: request.requestId, request: request.request };
     });
@@ -88,7 +96,7 @@ export class BlockBroker {
     error: BlockRequestError | undefined,
   ): void {
     const taken = this.#lines.get(hostId)?.taken.get(requestId);
-    taken?.request.settle(
+    taken?.settle(
       answer ?? new BlockRequestFailed(error?.code ?? 'Internal', error?.message ?? 'the host gave no answer'),
     );
   }
@@ -104,7 +112,7 @@ export class BlockBroker {
 
   /** A host's new process: nothing that an earlier one took, or that was sealed for it, can be answered any more. */
   #begin(line: HostLine, input: TakeBlockRequestsRequest): void {
-    const lost = [...[...line.taken.values()].map((one) => one.request), ...line.waiting.filter(hasKey)];
+    const lost = [...line.taken.values(), ...line.waiting.filter(({ sealedFor }) => sealedFor !== undefined)];
     line.session = { id: input.sessionId, publicKey: Buffer.from(input.publicKey, 'base64') };
     line.news.resolve();
     line.news = Promise.withResolvers();
@@ -113,23 +121,17 @@ export class BlockBroker {
     if (line.waiting.length > 0) line.news.resolve();
   }
 
-  async #seal(
-    hostId: string,
-    line: HostLine,
-    request: BlockRequest,
-    dataKey: Uint8Array,
-    cancelled: AbortSignal,
-  ): Promise<BlockRequest> {
-    if (!line.session) await either(line.news.promise, takeTimeoutMs, cancelled);
-    if (!line.session) throw away(hostId);
-    const snapshotId = 'snapshotId' in request ? request.snapshotId : '';
-    return {
-      ...request,
-      dataKey: sealFor(line.session.publicKey, dataKey, snapshotId).toString('base64'),
-    } as BlockRequest;
+  /** What a host took and never got, or could not bring the answer of, is to be taken again. */
+  #takeBack(line: HostLine, underWay: readonly string[]): void {
+    const known = new Set(underWay);
+    for (const [requestId, request] of line.taken) {
+      if (known.has(requestId)) continue;
+      line.taken.delete(requestId);
+      line.waiting.push(request);
+    }
   }
 
-  #send(hostId: string, line: HostLine, request: BlockRequest, cancelled: AbortSignal) {
+  #send(hostId: string, line: HostLine, request: BlockRequest, sealedFor: string | undefined, cancelled: AbortSignal) {
     return new Promise<BlockAnswers[BlockRequest['kind']]>((resolve, reject) => {
       const requestId = randomUUID();
       let timer = setTimeout(() => settle(away(hostId)), takeTimeoutMs);
@@ -149,13 +151,20 @@ export class BlockBroker {
         timer = setTimeout(() => settle(late), answerTimeoutMs);
       };
       cancelled.addEventListener('abort', stop, { once: true });
-      line.waiting.push({ requestId, request, settle, onTaken });
+      line.waiting.push({ requestId, request, settle, onTaken, sealedFor });
       line.news.resolve();
     });
   }
 }
 
-const hasKey = (waiting: Waiting) => 'dataKey' in waiting.request && waiting.request.dataKey !== undefined;
+function countToTake(waiting: readonly Waiting[], max: number): number {
+  let blocks = 0;
+  for (const [count, { request }] of waiting.entries()) {
+    if (count === max) return max;
+    if (request.kind === 'putBlock' && ++blocks > takenBlocksMax) return count;
+  }
+  return waiting.length;
+}
 
 function away(hostId: string): BlockRequestFailed {
   return new BlockRequestFailed('HostAway', `Host '${hostId}', which reaches the block store, is not connected.`);

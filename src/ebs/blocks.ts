@@ -8,6 +8,7 @@ import type {
 } from '@aws-sdk/client-ebs';
 import type { DirectSnapshot } from '../aws/direct-snapshots.ts';
 import { operation } from '../aws/service.ts';
+import { Activity } from './activity.ts';
 import type { BlockBroker } from './block-broker.ts';
 import { invalid } from './errors.ts';
 import {
@@ -17,10 +18,9 @@ import {
   findSnapshot,
   requireCompleted,
   requireIndex,
-  requireUpload,
+  requireOpen,
 } from './snapshots.ts';
 import type { Tokens } from './tokens.ts';
-import { noteActivity } from './upload-store.ts';
 
 export function blockOperations(broker: BlockBroker, tokens: Tokens) {
   return [getSnapshotBlock(broker, tokens), putSnapshotBlock(broker)];
@@ -37,7 +37,7 @@ function getSnapshotBlock(broker: BlockBroker, tokens: Tokens) {
     async handle(call, { BlockIndex: index, BlockToken: token }, snapshot) {
       requireCompleted(snapshot);
       requireIndex(index, snapshot);
-      const { snapshotId } = snapshot;
+      const { SnapshotId: snapshotId } = snapshot;
       const subject = { kind: 'block', account: call.account, snapshots: snapshotId } as const;
       if (!token || tokens.read(subject, token, call.clock.now()) !== index)
         throw invalid(
@@ -60,6 +60,7 @@ function getSnapshotBlock(broker: BlockBroker, tokens: Tokens) {
 }
 
 function putSnapshotBlock(broker: BlockBroker) {
+  const activity = new Activity();
   return operation<PutSnapshotBlockRequest, PutSnapshotBlockResponse, DirectSnapshot>({
     name: 'PutSnapshotBlock',
     effect: 'waits',
@@ -67,16 +68,16 @@ function putSnapshotBlock(broker: BlockBroker) {
     resolve: (call, input) => findSnapshot(call, input.SnapshotId),
     access: (call, _input, snapshot) => [allowOnSnapshot(call, 'PutSnapshotBlock', snapshot)],
     async handle(call, input, snapshot) {
-      requireUpload(call, snapshot);
+      requireOpen(snapshot);
       const { BlockIndex: index } = input;
       requireIndex(index, snapshot);
-      const { snapshotId } = snapshot;
+      const { SnapshotId: snapshotId } = snapshot;
       const data = checkedData(input);
       const sha256 = input.Checksum!;
       const what = `Block ${index} of snapshot '${snapshotId}'`;
       const request = { kind: 'putBlock', snapshotId, index, data: data.toString('base64'), sha256 } as const;
       await askHost(call, broker, snapshot, request, what, { needsKey: true });
-      await noteActivity(call, snapshotId, input.Progress);
+      await activity.note(call, snapshotId, input.Progress);
       return { Checksum: sha256, ChecksumAlgorithm: 'SHA256' };
     },
   });

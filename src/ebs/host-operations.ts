@@ -11,6 +11,7 @@ import { type Operation, operation } from '../aws/service.ts';
 import type { BlockBroker } from './block-broker.ts';
 
 const takenMax = 64;
+const underWayMax = 1024;
 
 export function blockHostOperations(broker: BlockBroker): Readonly<Record<string, Operation>> {
   return {
@@ -27,6 +28,8 @@ export function blockHostOperations(broker: BlockBroker): Readonly<Record<string
           throw malformed('publicKey must be 32 bytes in base64');
         if (!Number.isSafeInteger(input.max) || input.max < 1 || input.max > takenMax)
           throw malformed(`max must be from 1 to ${takenMax}`);
+        if (!Array.isArray(input.underWay) || input.underWay.length > underWayMax)
+          throw malformed(`underWay must be a list of at most ${underWayMax}`);
         return { requests: await broker.take(input, syncWaitMaxMs, call.cancelled) };
       },
     }),

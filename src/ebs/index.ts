@@ -5,12 +5,12 @@ import type { Operation, Service } from '../aws/service.ts';
 import type { RootKey } from '../crypto/root-key.ts';
 import { BlockBroker } from './block-broker.ts';
 import { blockOperations } from './blocks.ts';
+import { housekeeping } from './client-tokens.ts';
 import { blockHostOperations } from './host-operations.ts';
 import { listOperations } from './lists.ts';
 import { ebsMigrations } from './records.ts';
 import { accessDenied } from './snapshots.ts';
 import { Tokens } from './tokens.ts';
-import { housekeeping } from './upload-store.ts';
 import { uploadOperations } from './uploads.ts';
 
 /** The service, and what it adds to the operations that hosts call. */

@@ -36,7 +36,7 @@ function listSnapshotBlocks(broker: BlockBroker, tokens: Tokens) {
     access: (call, _input, snapshot) => [allowOnSnapshot(call, 'ListSnapshotBlocks', snapshot)],
     async handle(call, input, snapshot) {
       requireCompleted(snapshot);
-      const { snapshotId } = snapshot;
+      const { SnapshotId: snapshotId } = snapshot;
       const page = readPage(call, input, tokens, snapshotId);
       const request = { kind: 'listBlocks', snapshotId, ...page } as const;
       const answer = await askHost(call, broker, snapshot, request, `The list of blocks of ${snapshotId}`);
@@ -79,12 +79,12 @@ function listChangedBlocks(broker: BlockBroker, tokens: Tokens) {
     async handle(call, input, { first, second }) {
       requireCompleted(first);
       requireCompleted(second);
-      if (first.family !== second.family)
+      if (first.Family !== second.Family)
         throw invalid(
           'UNRELATED_SNAPSHOTS',
-          `The snapshots '${first.snapshotId}' and '${second.snapshotId}' are not of the same volume or lineage.`,
+          `The snapshots '${first.SnapshotId}' and '${second.SnapshotId}' are not of the same volume or lineage.`,
         );
-      const both = `${first.snapshotId},${second.snapshotId}`;
+      const both = `${first.SnapshotId},${second.SnapshotId}`;
       const page = readPage(call, input, tokens, both);
       const answer = await askHost(
         call,
@@ -92,15 +92,15 @@ function listChangedBlocks(broker: BlockBroker, tokens: Tokens) {
         second,
         {
           kind: 'listChangedBlocks',
-          firstSnapshotId: first.snapshotId,
-          secondSnapshotId: second.snapshotId,
+          firstSnapshotId: first.SnapshotId,
+          secondSnapshotId: second.SnapshotId,
           ...page,
         },
-        `The list of blocks changed between ${first.snapshotId} and ${second.snapshotId}`,
+        `The list of blocks changed between ${first.SnapshotId} and ${second.SnapshotId}`,
       );
       const expiresAt = call.clock.now() + tokenLifeMs;
       const tokenOf = (snapshot: DirectSnapshot, index: number) =>
-        tokens.make({ kind: 'block', account: call.account, snapshots: snapshot.snapshotId }, index, expiresAt);
+        tokens.make({ kind: 'block', account: call.account, snapshots: snapshot.SnapshotId }, index, expiresAt);
       return {
         ChangedBlocks: answer.blocks.map(({ index, inFirst, inSecond }) => ({
           BlockIndex: index,
@@ -150,7 +150,7 @@ function pageEnd(
 ) {
   return {
     ExpiryTime: new Date(expiresAt),
-    VolumeSize: snapshot.sizeGib,
+    VolumeSize: snapshot.VolumeSize,
     BlockSize: blockBytes,
     ...(next === undefined
       ? {}

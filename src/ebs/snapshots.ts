@@ -3,7 +3,7 @@ import { formatArn } from '../aws/arn.ts';
 import type { BlockRequest } from '../aws/block-protocol.ts';
 import type { Call } from '../aws/call.ts';
 import { denialSentence } from '../aws/denial.ts';
-import type { DirectSnapshot, DirectSnapshotKey } from '../aws/direct-snapshots.ts';
+import type { DirectAccess, DirectSnapshot } from '../aws/direct-snapshots.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { AccessRequest, Denial } from '../aws/service.ts';
 import type { BlockBroker } from './block-broker.ts';
@@ -19,31 +19,31 @@ const snapshotIdMax = 64;
 export async function findSnapshot(call: Call, snapshotId: string | undefined): Promise<DirectSnapshot> {
   if (!snapshotId || snapshotId.length > snapshotIdMax || !snapshotIdForm.test(snapshotId))
     throw invalid('INVALID_SNAPSHOT_ID', `'${snapshotId ?? ''}' is not a snapshot id.`);
-  return asking(() => call.invoke<DirectSnapshot>('ec2', 'FindDirectSnapshot', { SnapshotId: snapshotId }));
+  return asking(() => call.invoke<DirectSnapshot>('ec2', 'GetDirectSnapshot', { SnapshotId: snapshotId }));
 }
 
 /** @throws {AwsError} ValidationException unless the snapshot is complete */
 export function requireCompleted(snapshot: DirectSnapshot): void {
-  if (snapshot.state !== 'completed')
+  if (snapshot.State !== 'completed')
     throw invalid(
       'INVALID_SNAPSHOT_ID',
-      `The snapshot '${snapshot.snapshotId}' is in the '${snapshot.state}' state; only a completed one can be read.`,
+      `The snapshot '${snapshot.SnapshotId}' is in the '${snapshot.State}' state; only a completed one can be read.`,
     );
 }
 
 /** @throws {AwsError} unless the snapshot is one that the caller started and has not completed */
-export function requireUpload(call: Call, snapshot: DirectSnapshot): void {
-  if (snapshot.ownerId !== call.account) throw snapshotNotFound(snapshot.snapshotId);
-  if (!snapshot.isUpload || snapshot.state !== 'pending')
+export function requireOpen(snapshot: DirectSnapshot): void {
+  if (!snapshot.IsOwn) throw snapshotNotFound(snapshot.SnapshotId);
+  if (!snapshot.IsOpen)
     throw invalid(
       'INVALID_SNAPSHOT_ID',
-      `The snapshot '${snapshot.snapshotId}' is in the '${snapshot.state}' state and was ${snapshot.isUpload ? '' : 'not '}made by StartSnapshot; only one that was and is pending can be written.`,
+      `The snapshot '${snapshot.SnapshotId}' is in the '${snapshot.State}' state; blocks can be written only to one that StartSnapshot made, while it is pending.`,
     );
 }
 
 /** @throws {AwsError} ValidationException */
 export function requireIndex(index: number | undefined, snapshot: DirectSnapshot): asserts index is number {
-  const count = snapshot.sizeGib * blocksPerGib;
+  const count = snapshot.VolumeSize * blocksPerGib;
   if (index === undefined || index < 0 || index >= count)
     throw invalid('INVALID_BLOCK', `Block index ${index} is outside of the snapshot, which has ${count} blocks.`);
 }
@@ -51,13 +51,13 @@ export function requireIndex(index: number | undefined, snapshot: DirectSnapshot
 /** Leave to do `action` on a snapshot. Its ARN has no account, so that a shared one is authorized like one's own. */
 export function allowOnSnapshot(call: Call, action: string, snapshot: DirectSnapshot): AccessRequest {
   const context: Record<string, string | readonly string[]> = {};
-  for (const [key, value] of Object.entries(snapshot.tags)) context[`aws:ResourceTag/${key}`] = value;
-  if (snapshot.description) context['ebs:Description'] = snapshot.description;
-  if (snapshot.parentSnapshotId) context['ebs:ParentSnapshot'] = snapshotArn(call, snapshot.parentSnapshotId);
-  context['ebs:VolumeSize'] = String(snapshot.sizeGib);
+  for (const [key, value] of snapshot.Tags) context[`aws:ResourceTag/${key}`] = value;
+  if (snapshot.Description) context['ebs:Description'] = snapshot.Description;
+  if (snapshot.ParentSnapshotId) context['ebs:ParentSnapshot'] = snapshotArn(call, snapshot.ParentSnapshotId);
+  context['ebs:VolumeSize'] = String(snapshot.VolumeSize);
   return {
     action: `ebs:${action}`,
-    resource: snapshotArn(call, snapshot.snapshotId),
+    resource: snapshotArn(call, snapshot.SnapshotId),
     resourceAccount: call.account,
     context,
   };
@@ -80,27 +80,24 @@ export async function askHost<Kind extends BlockRequest['kind']>(
   what: string,
   { needsKey = false } = {},
 ) {
-  if (!snapshot.hostId)
-    throw new AwsError(
-      'InternalServerException',
-      `${what} can't be reached at the moment: no host is connected. Try again.`,
-      { httpStatus: 503 },
-    );
-  const key =
-    needsKey && snapshot.isEncrypted
-      ? await asking(() =>
-          call.invoke<DirectSnapshotKey>('ec2', 'UseDirectSnapshotKey', { SnapshotId: snapshot.snapshotId }),
-        )
-      : undefined;
+  const access = await asking(() =>
+    call.invoke<DirectAccess>('ec2', 'OpenDirectSnapshot', { SnapshotId: snapshot.SnapshotId, WithKey: needsKey }),
+  );
   try {
-    return await broker.request<Kind>(snapshot.hostId, request, {
-      ...(key ? { dataKey: key.dataKey } : {}),
+    if (access.HostId === null)
+      throw new AwsError(
+        'InternalServerException',
+        `${what} can't be reached at the moment: no host is connected. Try again.`,
+        { httpStatus: 503 },
+      );
+    return await broker.request<Kind>(access.HostId, request, {
+      ...(access.DataKey ? { dataKey: access.DataKey } : {}),
       cancelled: call.cancelled,
     });
   } catch (error) {
     throw hostFailure(error, what);
   } finally {
-    key?.dataKey.fill(0);
+    access.DataKey?.fill(0);
   }
 }
 

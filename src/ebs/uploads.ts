@@ -1,5 +1,4 @@
 /** StartSnapshot and CompleteSnapshot. Source: EBS API reference. */
-import { createHash } from 'node:crypto';
 import type {
   CompleteSnapshotRequest,
   CompleteSnapshotResponse,
@@ -7,10 +6,10 @@ import type {
   StartSnapshotResponse,
 } from '@aws-sdk/client-ebs';
 import type { Call } from '../aws/call.ts';
-import type { BeginDirectSnapshot, DirectSnapshot } from '../aws/direct-snapshots.ts';
-import { AwsError } from '../aws/errors.ts';
+import type { DirectSnapshot } from '../aws/direct-snapshots.ts';
 import { operation, type RecordDetails } from '../aws/service.ts';
 import type { BlockBroker } from './block-broker.ts';
+import { earlierAnswer, forgetAnswer, rememberAnswer } from './client-tokens.ts';
 import { asking, invalid } from './errors.ts';
 import {
   allowOnSnapshot,
@@ -19,16 +18,14 @@ import {
   blocksPerGib,
   findSnapshot,
   requireCompleted,
-  requireUpload,
+  requireOpen,
   snapshotArn,
 } from './snapshots.ts';
-import { endSnapshot, tables } from './upload-store.ts';
 
 const volumeSizeMaxGib = 65_536;
 const timeoutDefaultMinutes = 60;
 const timeoutMinMinutes = 10;
 const timeoutMaxMinutes = 4320;
-const minuteMs = 60_000;
 
 export function uploadOperations(broker: BlockBroker) {
   return [startSnapshot(broker), completeSnapshot(broker)];
@@ -51,7 +48,7 @@ function startSnapshot(broker: BlockBroker) {
       const context: Record<string, string | readonly string[]> = {
         'ebs:VolumeSize': String(input.VolumeSize),
         ...(input.Description ? { 'ebs:Description': input.Description } : {}),
-        ...(parent ? { 'ebs:ParentSnapshot': snapshotArn(call, parent.snapshotId) } : {}),
+        ...(parent ? { 'ebs:ParentSnapshot': snapshotArn(call, parent.SnapshotId) } : {}),
       };
       for (const { Key, Value } of input.Tags ?? []) context[`aws:RequestTag/${Key}`] = Value ?? '';
       if (input.Tags?.length) context['aws:TagKeys'] = input.Tags.map(({ Key }) => Key!);
@@ -74,15 +71,15 @@ function startSnapshot(broker: BlockBroker) {
           snapshot,
           {
             kind: 'startUpload',
-            snapshotId: snapshot.snapshotId,
-            volumeId: 'vol-ffffffff',
-            sizeBytes: input.VolumeSize! * 2 ** 30,
-            ...(parent ? { parentSnapshotId: parent.snapshotId } : {}),
+            snapshotId: snapshot.SnapshotId,
+            volumeId: snapshot.VolumeId,
+            sizeBytes: snapshot.SizeBytes,
+            ...(parent ? { parentSnapshotId: parent.SnapshotId } : {}),
           },
-          `The snapshot '${snapshot.snapshotId}'`,
+          `The snapshot '${snapshot.SnapshotId}'`,
         );
       } catch (error) {
-        await call.transaction((inside) => undo(inside, input, snapshot.snapshotId));
+        await call.transaction((inside) => undo(inside, input, snapshot.SnapshotId));
         throw error;
       }
       return answer;
@@ -130,10 +127,10 @@ function checkStart(input: StartSnapshotRequest): void {
 /** @throws {AwsError} ValidationException */
 function requireParent(parent: DirectSnapshot, sizeGib: number): void {
   requireCompleted(parent);
-  if (sizeGib < parent.sizeGib)
+  if (sizeGib < parent.VolumeSize)
     throw invalid(
       'INVALID_VOLUME_SIZE',
-      `VolumeSize is ${sizeGib} GiB, less than the ${parent.sizeGib} GiB of the parent '${parent.snapshotId}'.`,
+      `VolumeSize is ${sizeGib} GiB, less than the ${parent.VolumeSize} GiB of the parent '${parent.SnapshotId}'.`,
     );
 }
 
@@ -142,94 +139,33 @@ async function begin(
   call: Call,
   input: StartSnapshotRequest,
 ): Promise<{ snapshot?: DirectSnapshot; answer: StartSnapshotResponse }> {
-  const { ClientToken: token, ...parameters } = input;
-  const digest = createHash('sha256')
-    .update(JSON.stringify(Object.entries(parameters).sort()))
-    .digest('hex');
-  if (token !== undefined) {
-    const earlier = await tables(call)
-      .selectFrom('ebs_client_tokens')
-      .selectAll()
-      .where('account', '=', call.account)
-      .where('region', '=', call.region)
-      .where('token', '=', token)
-      .executeTakeFirst();
-    if (earlier && earlier.parameters_digest !== digest)
-      throw new AwsError(
-        'ConflictException',
-        `The client token '${token}' was used for a request with other parameters, which made '${earlier.snapshot_id}'.`,
-        { httpStatus: 409 },
-      );
-    if (earlier) return { answer: revived(JSON.parse(earlier.answer)) };
-  }
+  const earlier = await earlierAnswer(call, input);
+  if (earlier) return { answer: earlier };
+  const { ClientToken: _, Timeout: timeout = timeoutDefaultMinutes, ...asked } = input;
   const snapshot = await asking(() =>
-    call.invoke<DirectSnapshot>('ec2', 'BeginDirectSnapshot', {
-      VolumeSize: input.VolumeSize!,
-      ParentSnapshotId: input.ParentSnapshotId,
-      Encrypted: input.Encrypted,
-      KmsKeyArn: input.KmsKeyArn,
-      Description: input.Description,
-      Tags: input.Tags?.map(({ Key, Value }) => ({ Key: Key!, Value: Value ?? '' })),
-    } satisfies BeginDirectSnapshot),
+    call.invoke<DirectSnapshot>('ec2', 'BeginDirectSnapshot', { ...asked, Timeout: timeout }),
   );
-  const now = call.clock.now();
-  await tables(call)
-    .insertInto('ebs_uploads')
-    .values({
-      snapshot_id: snapshot.snapshotId,
-      account: call.account,
-      region: call.region,
-      timeout_ms: (input.Timeout ?? timeoutDefaultMinutes) * minuteMs,
-      active_at: now,
-    })
-    .execute();
   const answer: StartSnapshotResponse = {
-    SnapshotId: snapshot.snapshotId,
-    OwnerId: snapshot.ownerId,
+    SnapshotId: snapshot.SnapshotId,
+    OwnerId: snapshot.OwnerId,
     Status: 'pending',
-    StartTime: snapshot.startTime,
-    VolumeSize: snapshot.sizeGib,
+    StartTime: snapshot.StartTime,
+    VolumeSize: snapshot.VolumeSize,
     BlockSize: blockBytes,
     ...(input.Description === undefined ? {} : { Description: input.Description }),
     ...(input.Tags?.length ? { Tags: input.Tags } : {}),
-    ...(snapshot.parentSnapshotId ? { ParentSnapshotId: snapshot.parentSnapshotId } : {}),
-    ...(snapshot.keyArn ? { KmsKeyArn: snapshot.keyArn } : {}),
-    SseType: snapshot.isEncrypted ? 'sse-kms' : 'none',
+    ...(snapshot.ParentSnapshotId ? { ParentSnapshotId: snapshot.ParentSnapshotId } : {}),
+    ...(snapshot.Encryption ? { KmsKeyArn: snapshot.Encryption.KeyArn } : {}),
+    SseType: snapshot.Encryption ? 'sse-kms' : 'none',
   };
-  if (token !== undefined)
-    await tables(call)
-      .insertInto('ebs_client_tokens')
-      .values({
-        account: call.account,
-        region: call.region,
-        token,
-        parameters_digest: digest,
-        snapshot_id: snapshot.snapshotId,
-        answer: JSON.stringify(answer),
-        created_at: now,
-      })
-      .execute();
+  await rememberAnswer(call, input, answer);
   return { snapshot, answer };
 }
 
 /** The host could not begin: the request has come to nothing, and its token is free again. */
 async function undo(call: Call, input: StartSnapshotRequest, snapshotId: string): Promise<void> {
-  await tables(call).deleteFrom('ebs_uploads').where('snapshot_id', '=', snapshotId).execute();
-  if (input.ClientToken !== undefined)
-    await tables(call)
-      .deleteFrom('ebs_client_tokens')
-      .where('account', '=', call.account)
-      .where('region', '=', call.region)
-      .where('token', '=', input.ClientToken)
-      .execute();
-  await endSnapshot(call.asItself(call.account, call.region), {
-    SnapshotId: snapshotId,
-    Error: 'No host could begin the snapshot.',
-  });
-}
-
-function revived(answer: StartSnapshotResponse): StartSnapshotResponse {
-  return { ...answer, StartTime: new Date(answer.StartTime!) };
+  await forgetAnswer(call, input);
+  await call.invoke('ec2', 'FailDirectSnapshot', { SnapshotId: snapshotId, Message: 'No host could begin it.' });
 }
 
 function lowered(output: StartSnapshotResponse): Record<string, unknown> {
@@ -253,11 +189,10 @@ function completeSnapshot(broker: BlockBroker) {
     resolve: (call, input) => findSnapshot(call, input.SnapshotId),
     access: (call, _input, snapshot) => [allowOnSnapshot(call, 'CompleteSnapshot', snapshot)],
     async handle(call, input, snapshot) {
-      const { snapshotId } = snapshot;
+      const { SnapshotId: snapshotId } = snapshot;
       // Asked again because the first answer was lost: it is complete.
-      if (snapshot.ownerId === call.account && snapshot.isUpload && snapshot.state === 'completed')
-        return { Status: 'completed' };
-      requireUpload(call, snapshot);
+      if (snapshot.IsOwn && snapshot.State === 'completed') return { Status: 'completed' };
+      requireOpen(snapshot);
       checkComplete(input, snapshot);
       const outcome = await askHost(
         call,
@@ -271,10 +206,7 @@ function completeSnapshot(broker: BlockBroker) {
         },
         `The snapshot '${snapshotId}'`,
       );
-      await call.transaction(async (inside) => {
-        await tables(inside).deleteFrom('ebs_uploads').where('snapshot_id', '=', snapshotId).execute();
-        await endSnapshot(inside, { SnapshotId: snapshotId, Outcome: outcome });
-      });
+      await asking(() => call.invoke('ec2', 'CompleteDirectSnapshot', { SnapshotId: snapshotId, Outcome: outcome }));
       return { Status: 'completed' };
     },
     record: (_call, input, output): RecordDetails => ({
@@ -292,10 +224,10 @@ function completeSnapshot(broker: BlockBroker) {
 /** @throws {AwsError} ValidationException */
 function checkComplete(input: CompleteSnapshotRequest, snapshot: DirectSnapshot): void {
   const { ChangedBlocksCount: count, Checksum: checksum } = input;
-  if (count === undefined || count < 0 || count > snapshot.sizeGib * blocksPerGib)
+  if (count === undefined || count < 0 || count > snapshot.VolumeSize * blocksPerGib)
     throw invalid(
       'INVALID_PARAMETER_VALUE',
-      `x-amz-ChangedBlocksCount is ${count}; the snapshot has ${snapshot.sizeGib * blocksPerGib} blocks.`,
+      `x-amz-ChangedBlocksCount is ${count}; the snapshot has ${snapshot.VolumeSize * blocksPerGib} blocks.`,
     );
   if (checksum === undefined) return;
   if (Buffer.from(checksum, 'base64').length !== 32)

@@ -3,6 +3,7 @@ import type { Service } from '../aws/service.ts';
 import { createCloudTrail } from '../cloudtrail/index.ts';
 import type { RootKey } from '../crypto/root-key.ts';
 import type { Database } from '../database/database.ts';
+import { createEbs } from '../ebs/index.ts';
 import { createCofferHost, createEc2, internalOperations } from '../ec2/index.ts';
 import { createIam, createSts } from '../iam/index.ts';
 import { createKms } from '../kms/index.ts';
@@ -15,13 +16,16 @@ export function createServices(parts: {
   forgetCredentials: (accessKeyId?: string) => void;
 }): readonly Service[] {
   const { rootKey, forgetCredentials } = parts;
+  const ebs = createEbs({ rootKey });
+  const host = createCofferHost();
   return [
     createKms({ rootKey }),
     createEc2(),
+    ebs.service,
     createSts({ rootKey }),
     createIam({ rootKey, forgetCredentials }),
     createCloudTrail(),
     createCoffer({ rootKey, forgetCredentials, contributed: internalOperations }),
-    createCofferHost(),
+    { ...host, operations: { ...host.operations, ...ebs.hostOperations } },
   ];
 }

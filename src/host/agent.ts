@@ -8,14 +8,14 @@ import type { Logger } from 'pino';
 import { isAwsError } from '../aws/errors.ts';
 import { type DesiredAttachment, type SyncRequest, type SyncResponse, syncWaitMaxMs } from '../aws/host-protocol.ts';
 import { type ClientCredentials, type Endpoint, SignedClient, version } from '../aws/signed-client.ts';
-import { ensureVolumeImage } from '../blocks/images.ts';
 import { Attachment } from './attachment.ts';
 import { DataKeys } from './data-keys.ts';
-import { openExport, type VolumeExport } from './export.ts';
+import { runBlockChannel } from './direct/channel.ts';
 import { HeldInfrastructureCredentials } from './infrastructure-credentials.ts';
 import { InstanceDirectories } from './instances.ts';
 import type { StoreStatus } from './movers/jobs.ts';
 import { Mover } from './movers/mover.ts';
+import { type OpenAttachment, openAttachment } from './open-attachment.ts';
 import { pause } from './pause.ts';
 import { readStoreNote, writeStoreNote } from './store-note.ts';
 import { HostTasks } from './tasks.ts';
@@ -54,6 +54,7 @@ export class HostAgent {
   readonly #mover: Mover;
   readonly #tasks: HostTasks;
   readonly #volumesDir: string;
+  readonly #volumes: OpenVolumes;
   readonly #attachments = new Map<string, Attachment>();
   readonly #stopping = new AbortController();
   #client: SignedClient;
@@ -81,7 +82,7 @@ export class HostAgent {
     });
     const { dataDir, storeLocation, log } = options;
     this.#volumesDir = join(dataDir, 'volumes');
-    let volumes: OpenVolumes | undefined;
+    this.#volumes = createOpenVolumes({ log });
     const note = readStoreNote(dataDir);
     const storeId = note?.location === storeLocation ? note.storeId : undefined;
     this.#mover = new Mover({ storeLocation, storeId, onStore: (status) => this.#noteStore(status) });
@@ -90,9 +91,7 @@ export class HostAgent {
         volumesDir: this.#volumesDir,
         tasksDir: join(dataDir, 'tasks'),
         storeLocation,
-        get volumes() {
-          return (volumes ??= createOpenVolumes({ log }));
-        },
+        volumes: this.#volumes,
         mover: this.#mover,
         dataKey: (encryption, sessionName, signal) => this.#keys.get(encryption, sessionName, signal),
         log,
@@ -108,6 +107,20 @@ export class HostAgent {
   async run(): Promise<'stopped' | 'superseded'> {
     let superseded = false;
     this.#mover.start();
+    const { hostId, credentials, region, dataDir, storeLocation, log } = this.#options;
+    const blockChannel = runBlockChannel(
+      {
+        hostId,
+        sessionId: this.#sessionId,
+        credentials,
+        region,
+        dataDir,
+        storeLocation,
+        client: () => this.#client,
+        log,
+      },
+      this.#stopping.signal,
+    );
     while (!this.#stopping.signal.aborted && !superseded) {
       this.#news = Promise.withResolvers();
       const news = this.#news.promise;
@@ -123,7 +136,7 @@ export class HostAgent {
     }
     this.#stopping.abort();
     const attachments = [...this.#attachments.values()];
-    await Promise.all([this.#tasks.end(), ...attachments.map((attachment) => attachment.end())]);
+    await Promise.all([blockChannel, this.#tasks.end(), ...attachments.map((attachment) => attachment.end())]);
     await this.#mover.close();
     this.#client.close();
     return superseded ? 'superseded' : 'stopped';
@@ -216,26 +229,17 @@ export class HostAgent {
     this.#forgetCredentials();
   }
 
-  /** Opens one volume: data key, image, socket. The key's buffer is the export's from then on, which wipes it. */
-  async #open(desired: DesiredAttachment, signal: AbortSignal): Promise<VolumeExport> {
-    const { volumeId, instanceId, sizeBytes, readOnly, encryption } = desired;
-    const socketPath = this.#instances.socketPath(desired);
-    const path = imagePath(this.#volumesDir, volumeId);
+  async #open(desired: DesiredAttachment, signal: AbortSignal): Promise<OpenAttachment> {
+    const { volumeId } = desired;
+    const world = {
+      volumes: this.#volumes,
+      imagePath: imagePath(this.#volumesDir, volumeId),
+      socketPath: this.#instances.socketPath(desired),
+      storeLocation: this.#options.storeLocation,
+      dataKey: this.#keys.get.bind(this.#keys),
+    };
     await this.#tasks.marksTried(volumeId);
-    const dataKey = encryption ? await this.#keys.get(encryption, instanceId, signal) : undefined;
-    try {
-      signal.throwIfAborted();
-      if (!desired.hasImage) ensureVolumeImage(path, sizeBytes);
-      const log = this.#options.log.child({ volume: volumeId });
-      const opened = await openExport({ volumeId, imagePath: path, sizeBytes, dataKey, socketPath, readOnly, log });
-      if (signal.aborted) {
-        await opened.close();
-        signal.throwIfAborted();
-      }
-      return opened;
-    } finally {
-      dataKey?.fill(0);
-    }
+    return openAttachment(desired, world, signal);
   }
 
   #blockStore(): Pick<SyncRequest, 'blockStore' | 'blockStoreId'> {

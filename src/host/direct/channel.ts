@@ -41,7 +41,7 @@ export interface BlockChannelOptions {
 /** Serves until `stopping` aborts. */
 export async function runBlockChannel(options: BlockChannelOptions, stopping: AbortSignal): Promise<void> {
   const key = new SealedBoxKey();
-  const underWay = new Set<Promise<void>>();
+  const underWay = new Map<string, Promise<void>>();
   let requests: Promise<BlockRequests> | undefined;
   /** Opened with the first request, and again after it could not be. */
   const opened = () => {
@@ -54,12 +54,12 @@ export async function runBlockChannel(options: BlockChannelOptions, stopping: Ab
   let failures = 0;
   while (!stopping.aborted) {
     if (underWay.size >= underWayMax) {
-      await Promise.race(underWay);
+      await Promise.race(underWay.values());
       continue;
     }
     let taken: readonly TakenBlockRequest[];
     try {
-      ({ requests: taken } = await take(options, key, underWayMax - underWay.size, stopping));
+      ({ requests: taken } = await take(options, key, [...underWay.keys()], stopping));
       failures = 0;
     } catch {
       if (stopping.aborted) break;
@@ -68,11 +68,11 @@ export async function runBlockChannel(options: BlockChannelOptions, stopping: Ab
       continue;
     }
     for (const one of taken) {
-      const work = serve(options, opened, one, stopping).finally(() => underWay.delete(work));
-      underWay.add(work);
+      const work = serve(options, opened, one, stopping).finally(() => underWay.delete(one.requestId));
+      underWay.set(one.requestId, work);
     }
   }
-  await Promise.all(underWay);
+  await Promise.all(underWay.values());
 }
 
 async function open(options: BlockChannelOptions, key: SealedBoxKey): Promise<BlockRequests> {
@@ -85,10 +85,16 @@ async function open(options: BlockChannelOptions, key: SealedBoxKey): Promise<Bl
 function take(
   { hostId, sessionId, client, region, credentials }: BlockChannelOptions,
   key: SealedBoxKey,
-  max: number,
+  underWay: readonly string[],
   signal: AbortSignal,
 ): Promise<TakeBlockRequestsResponse> {
-  const body: TakeBlockRequestsRequest = { hostId, sessionId, publicKey: key.publicKey.toString('base64'), max };
+  const body: TakeBlockRequestsRequest = {
+    hostId,
+    sessionId,
+    publicKey: key.publicKey.toString('base64'),
+    max: underWayMax - underWay.length,
+    underWay,
+  };
   return client().send<TakeBlockRequestsResponse>({
     service: 'coffer-host',
     target: 'CofferHost.TakeBlockRequests',

@@ -159,7 +159,9 @@ export class Uploads {
       const batch = this.#unsynced;
       this.#unsynced = [];
       try {
-        await this.#store.sync();
+        await this.#store.syncBlocks(
+          batch.map(({ upload, index }) => ({ owner: upload.file.header.snapshotId, index })),
+        );
         const files = new Set<UploadFile>();
         for (const { upload, index, storedSha, plainSha } of batch) {
           upload.file.add(index, { storedSha, plainSha });
