@@ -16,7 +16,7 @@ import {
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createVolumeImage } from '../src/blocks/images.ts';
-import { openExport, type VolumeExport } from '../src/host/export.ts';
+import { type OneExport, openExport } from '../src/host/export.ts';
 import { command, commandFlag } from '../src/host/nbd/protocol.ts';
 import { TestClient } from '../src/host/nbd/test-client.ts';
 import { run as runAnything } from './support/client.ts';
@@ -29,7 +29,7 @@ const log = { info: quiet, warn: quiet, error: console.error };
 let directory: string;
 let imagePath: string;
 let key: Buffer;
-let volume: VolumeExport;
+let volume: OneExport;
 let uri: string;
 
 /** Runs a client to its end; a missing one is a failure that says which package has it. */

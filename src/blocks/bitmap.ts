@@ -40,14 +40,13 @@ export class Bitmap {
     return (this.#slab.bytes[index >>> 3]! & (1 << (index & 7))) !== 0;
   }
 
+  /** @throws when the file can't take it; then nothing has changed */
   set(index: number): void {
-    this.#slab.bytes[index >>> 3]! |= 1 << (index & 7);
-    this.#store(index >>> 3, 1);
+    this.#change(index >>> 3, this.#slab.bytes[index >>> 3]! | (1 << (index & 7)));
   }
 
   clear(index: number): void {
-    this.#slab.bytes[index >>> 3]! &= ~(1 << (index & 7));
-    this.#store(index >>> 3, 1);
+    this.#change(index >>> 3, this.#slab.bytes[index >>> 3]! & ~(1 << (index & 7)));
   }
 
   /** Sets many bits in memory only; `storeAll` follows. */
@@ -132,6 +131,17 @@ export class Bitmap {
         if (count <= 0) throw failure(count, 'read');
         position += count;
       }
+    }
+  }
+
+  #change(at: number, byte: number): void {
+    const before = this.#slab.bytes[at]!;
+    this.#slab.bytes[at] = byte;
+    try {
+      this.#store(at, 1);
+    } catch (error) {
+      this.#slab.bytes[at] = before;
+      throw error;
     }
   }
 

@@ -78,14 +78,16 @@ export class PointsInTime {
     if (!made) throw new Error('no point in time of this volume is being made');
     this.#preparing = undefined;
     const { snapshotId, sequence } = made.identity;
-    if (this.#isOpen) this.#writers.at(-1)?.seal(snapshotId);
-    else {
-      const before = listCows(this.#base).filter(({ identity }) => identity.sequence < sequence);
-      const last = before.at(-1);
-      if (last) linkCow(last.path, snapshotId);
-    }
-    this.#map?.countFrom(snapshotId, sequence);
+    const before = this.#writers.at(-1);
     this.#writers = [...this.#writers.filter((writer) => !writer.closeIfRemoved()), made];
+    try {
+      if (this.#isOpen) before?.seal(snapshotId);
+      else this.#linkLast(snapshotId, sequence);
+      this.#map?.countFrom(snapshotId, sequence);
+    } catch (error) {
+      for (const writer of this.#writers) writer.lose('its beginning could not be noted on the disk');
+      throw error;
+    }
   }
 
   abort(): void {
@@ -101,5 +103,10 @@ export class PointsInTime {
       writer.close();
     }
     this.#writers = [];
+  }
+
+  #linkLast(next: string, sequence: number): void {
+    const last = listCows(this.#base).findLast(({ identity }) => identity.sequence < sequence);
+    if (last) linkCow(last.path, next);
   }
 }

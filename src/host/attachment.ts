@@ -1,14 +1,14 @@
 /**
- * One volume at one instance: brings what is (an export, or none) to what is desired, one step at a time, and says what it
- * came to. Owns the export, and with it the data key's life in this process.
+ * One volume at one instance: brings what is (open, or not) to what is desired, one step at a time, and says what it
+ * came to. Owns the instance's hold on the volume.
  */
 import type { Logger } from 'pino';
 import type { AttachmentError, DesiredAttachment, ObservedAttachment } from '../aws/host-protocol.ts';
-import type { VolumeExport } from './export.ts';
+import type { OpenAttachment } from './open-attachment.ts';
 
 export interface AttachmentWorld {
-  /** Opens the export, data key and all. Rejects with why it could not; nothing is open then. */
-  open(desired: DesiredAttachment, signal: AbortSignal): Promise<VolumeExport>;
+  /** Opens the volume, data key and all. Rejects with why it could not; nothing is open then. */
+  open(desired: DesiredAttachment, signal: AbortSignal): Promise<OpenAttachment>;
   /** Something to report has changed. */
   news(): void;
   readonly log: Logger;
@@ -24,7 +24,7 @@ export class Attachment {
   #desired: DesiredAttachment | undefined;
   #observed: ObservedAttachment | undefined;
   #open:
-    | { readonly export: VolumeExport; readonly generation: number; readonly desired: DesiredAttachment }
+    | { readonly volume: OpenAttachment; readonly generation: number; readonly desired: DesiredAttachment }
     | undefined;
   #opening: AbortController | undefined;
   #running: Promise<void> | undefined;
@@ -67,6 +67,8 @@ export class Attachment {
       this.#retryTimer = undefined;
       this.#failures = 0;
     }
+    const size = desired?.sizeBytes ?? 0;
+    if (this.#open && before && size > before.sizeBytes) void this.#resize(this.#open.volume, size);
     this.#work();
   }
 
@@ -118,11 +120,13 @@ export class Attachment {
     this.#opening = opening;
     try {
       const opened = await this.#world.open(desired, opening.signal);
-      this.#open = { export: opened, generation: desired.generation, desired };
+      this.#open = { volume: opened, generation: desired.generation, desired };
       opened.onFailure((failure) => {
         if (failure.stopped) this.#broke(opened, failure.message);
       });
       this.#failures = 0;
+      const size = this.#desired?.sizeBytes ?? 0;
+      if (size > desired.sizeBytes) void this.#resize(opened, size);
       this.#report(desired, 'attached');
       this.#world.log.info({ volume: this.volumeId, instance: this.instanceId, device: desired.device }, 'attached');
     } catch (error) {
@@ -144,9 +148,9 @@ export class Attachment {
   }
 
   async #close(): Promise<void> {
-    const { export: exported, desired } = this.#open!;
+    const { volume, desired } = this.#open!;
     try {
-      await exported.close();
+      await volume.close({ force: this.#desired?.force ?? false });
     } catch (error) {
       this.#world.log.error({ volume: this.volumeId, error: String(error) }, 'closing');
     }
@@ -154,12 +158,21 @@ export class Attachment {
     this.#world.log.info({ volume: this.volumeId, instance: this.instanceId, device: desired.device }, 'detached');
   }
 
-  /** The export ended by itself. Its key is gone with it: it is opened anew, which asks KMS again. */
-  #broke(exported: VolumeExport, reason: string): void {
-    if (this.#open?.export !== exported || this.#running) return;
+  async #resize(volume: OpenAttachment, sizeBytes: number): Promise<void> {
+    try {
+      await volume.resize(sizeBytes);
+      this.#world.log.info({ volume: this.volumeId, sizeBytes }, 'grown');
+    } catch (error) {
+      this.#world.log.error({ volume: this.volumeId, sizeBytes, error: String(error) }, 'not grown');
+    }
+  }
+
+  /** The volume's thread ended by itself. Its key is gone with it: it is opened anew, which asks KMS again. */
+  #broke(volume: OpenAttachment, reason: string): void {
+    if (this.#open?.volume !== volume || this.#running) return;
     const { desired } = this.#open;
     this.#open = undefined;
-    void exported.close().catch(() => {});
+    void volume.close({ force: true }).catch(() => {});
     this.#failed(desired, { code: 'InternalError', message: `The export of ${this.volumeId} broke: ${reason}` });
   }
 

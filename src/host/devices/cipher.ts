@@ -12,7 +12,6 @@ import type { Device, Extent, Outcome } from './device.ts';
 const zeroUnit = Buffer.alloc(dataUnitBytes);
 
 class CipherDevice implements Device {
-  readonly size: number;
   readonly #below: Device;
   readonly #xts: Xts;
   /** Two units for the cut ones at the head and the tail of a request. */
@@ -20,9 +19,12 @@ class CipherDevice implements Device {
 
   constructor(below: Device, xts: Xts) {
     if (below.size % dataUnitBytes !== 0) throw new RangeError('an encrypted device has whole data units');
-    this.size = below.size;
     this.#below = below;
     this.#xts = xts;
+  }
+
+  get size(): number {
+    return this.#below.size;
   }
 
   get zeroesFast(): boolean {

@@ -28,7 +28,7 @@ export interface Extent {
  * `DeviceError` when the storage refuses.
  */
 export interface Device {
-  /** Size in bytes. */
+  /** Size in bytes. May grow. */
   readonly size: number;
   /** Whether `zero` without `allocate` is quicker than writing. */
   readonly zeroesFast: boolean;

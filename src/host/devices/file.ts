@@ -35,8 +35,14 @@ const writeStepBytes = 32 * 1024;
 /** Extents are rounded to this, so that a data unit is never half a hole, whatever the file system's block size. */
 const extentStepBytes = 4096;
 
-class FileDevice implements Device {
-  readonly size: number;
+/** The device of an image that may become larger. */
+export interface GrowingDevice extends Device {
+  /** The image has been made larger. */
+  grow(sizeBytes: number): void;
+}
+
+class FileDevice implements GrowingDevice {
+  size: number;
   readonly #image: OpenImage;
   readonly #fd: number;
   readonly #libc: Libc;
@@ -144,6 +150,10 @@ class FileDevice implements Device {
     this.#group.flush(done);
   }
 
+  grow(sizeBytes: number): void {
+    this.size = sizeBytes;
+  }
+
   close(): void {
     this.#cold.close();
     this.#image.close();
@@ -182,6 +192,6 @@ const roundDown = (offset: number) => offset - (offset % extentStepBytes);
 const roundUp = (offset: number) => roundDown(offset + extentStepBytes - 1);
 
 /** Makes the device of an open image, which it owns from now on. */
-export function fileDevice(image: OpenImage, libc: Libc, readOnly = false): Device {
+export function fileDevice(image: OpenImage, libc: Libc, readOnly = false): GrowingDevice {
   return new FileDevice(image, libc, readOnly);
 }

@@ -2,7 +2,7 @@
 
 import type { Device } from '../devices/device.ts';
 import type { Negotiated } from './handshake.ts';
-import { command, commandFlag, maxPayloadBytes, nbdError } from './protocol.ts';
+import { command, commandFlag, type ExportDescription, maxPayloadBytes, nbdError } from './protocol.ts';
 
 export interface Request {
   readonly flags: number;
@@ -56,12 +56,20 @@ const allowedFlags: Record<number, number> = {
 /** A reply that must not be fragmented is built whole. The specification demands at least 65,536. */
 export const maxUnfragmentedBytes = 1024 * 1024;
 
-/** The error that a request deserves before it touches the device, or 0 ("Request types", "Error values"). */
-export function checkRequest(request: Request, device: Device, readOnly: boolean, negotiated: Negotiated): number {
+/**
+ * The error that a request deserves before it touches the device, or 0 ("Request types", "Error values").
+ * @param description what the client was told: the volume may have grown since
+ */
+export function checkRequest(
+  request: Request,
+  device: Device,
+  { sizeBytes, readOnly }: ExportDescription,
+  negotiated: Negotiated,
+): number {
   const { type, flags, offset, length } = request;
   const allowed = allowedFlags[type];
   if (allowed === undefined || (flags & ~allowed) !== 0) return nbdError.EINVAL;
-  const beyondEnd = offset + length > device.size;
+  const beyondEnd = offset + length > sizeBytes;
   switch (type) {
     case command.read:
       if (length > maxPayloadBytes) return nbdError.EOVERFLOW;

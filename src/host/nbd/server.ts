@@ -36,12 +36,12 @@ interface Connection {
 
 /**
  * Listens on `socketPath` (whatever lies there is replaced; the caller knows that no other server uses it) and serves
- * `device` to all who connect, keeping `accounts`. Throws when the path is too long for a socket, or can't be used.
+ * `device` to all who connect, keeping `accounts`. `description` is asked for each connection. Throws when the path is too long for a socket, or can't be used.
  */
 export async function listenNbd(
   socketPath: string,
   device: Device,
-  description: ExportDescription,
+  description: () => ExportDescription,
   accounts: Accounts,
   limits: ServerLimits = defaultLimits,
 ): Promise<NbdServer> {
@@ -54,7 +54,7 @@ export async function listenNbd(
     }
     const fd = takeDescriptor(socket);
     if (fd === undefined) return;
-    const connection = serve(fd, device, description, accounts, limits, () => {
+    const connection = serve(fd, device, description(), accounts, limits, () => {
       connections.delete(connection);
       accounts.connections = connections.size;
       if (connections.size === 0) emptied?.();
@@ -109,7 +109,7 @@ function serve(
     }
     if (step.next === 'more') return true;
     clearTimeout(timer);
-    transmission = new Transmission(wire, device, handshake.negotiated(), description.readOnly, accounts);
+    transmission = new Transmission(wire, device, handshake.negotiated(), description, accounts);
     return transmission.pump();
   };
   // A client that does not read the answers to its options runs out of room, and out of luck.

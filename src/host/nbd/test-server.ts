@@ -54,7 +54,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     trouble: (error: { code: string }) => void troubles.push(error.code),
   };
   const description = { name: 'vol-1', description: 'a volume', sizeBytes: size, readOnly };
-  const listening = await listenNbd(socketPath, device, description, accounts, limits);
+  const listening = await listenNbd(socketPath, device, () => description, accounts, limits);
   return {
     directory,
     socketPath,

@@ -7,7 +7,7 @@
 import { createSlab, type Slab } from '../../crypto/native.ts';
 import { type Device, DeviceError } from '../devices/device.ts';
 import type { Negotiated } from './handshake.ts';
-import { command, commandFlag, nbdError, requestBytes, requestMagic } from './protocol.ts';
+import { command, commandFlag, type ExportDescription, nbdError, requestBytes, requestMagic } from './protocol.ts';
 import { Replies } from './replies.ts';
 import { checkRequest, maxUnfragmentedBytes, newRequest, type Request } from './request.ts';
 import { maxUnparsedBytes, outputBytes, type Wire } from './wire.ts';
@@ -49,7 +49,7 @@ export class Transmission {
   readonly #device: Device;
   readonly #replies: Replies;
   readonly #negotiated: Negotiated;
-  readonly #readOnly: boolean;
+  readonly #description: ExportDescription;
   readonly #accounts: Accounts;
   readonly #input: DataView;
   /** Requests that can go on. */
@@ -65,11 +65,11 @@ export class Transmission {
   #pumping = false;
   #awake = false;
 
-  constructor(wire: Wire, device: Device, negotiated: Negotiated, readOnly: boolean, accounts: Accounts) {
+  constructor(wire: Wire, device: Device, negotiated: Negotiated, description: ExportDescription, accounts: Accounts) {
     this.#wire = wire;
     this.#device = device;
     this.#negotiated = negotiated;
-    this.#readOnly = readOnly;
+    this.#description = description;
     this.#accounts = accounts;
     this.#replies = new Replies(wire, negotiated.structuredReplies);
     this.#input = new DataView(wire.input.bytes.buffer);
@@ -142,7 +142,7 @@ export class Transmission {
       return true;
     }
     this.#inFlight++;
-    const error = checkRequest(request, this.#device, this.#readOnly, this.#negotiated);
+    const error = checkRequest(request, this.#device, this.#description, this.#negotiated);
     if (request.type === command.write) {
       request.error = error;
       this.#accounts.writes++;
