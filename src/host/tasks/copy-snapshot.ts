@@ -27,7 +27,7 @@ export const copySnapshot: TaskWork<'copySnapshot'> = async (task, world, { sign
     );
   } finally {
     // Those that were moved to the mover's thread are empty here, and wiped there.
-    for (const key of keys) key.fill(0);
+    for (const key of keys) if (key.length > 0) key.fill(0);
   }
 };
 
