@@ -30,24 +30,59 @@ export function instanceArn(instance: { account: string; region: string; instanc
 }
 
 /** Leave to do `action` on an existing volume. */
-export function allowOnVolume(call: Call, action: string, volume: VolumeRow, tags: ReadonlyMap<string, string>) {
+export function allowOnVolume(
+  call: Call,
+  action: string,
+  volume: VolumeRow,
+  tags: ReadonlyMap<string, string>,
+  more: Context = {},
+) {
   return allow(call, action, volumeArn(volume), {
     ...volumeContext(volume),
+    ...(volume.snapshot_id
+      ? { 'ec2:ParentSnapshot': formatArn('ec2', volume.region, '', `snapshot/${volume.snapshot_id}`) }
+      : {}),
     ...resourceTagContext(tags),
     'ec2:VolumeID': volume.volume_id,
+    ...more,
   });
 }
 
 /** Leave to do `action` on an existing instance. */
-export function allowOnInstance(call: Call, action: string, instance: InstanceRow, tags: ReadonlyMap<string, string>) {
+export function allowOnInstance(
+  call: Call,
+  action: string,
+  instance: InstanceRow,
+  tags: ReadonlyMap<string, string>,
+  more: Context = {},
+) {
   return allow(call, action, instanceArn(instance), {
-    'ec2:AvailabilityZone': instance.zone,
+    ...zoneContext(instance.zone),
     'ec2:InstanceID': instance.instance_id,
     'ec2:InstanceType': instance.instance_type,
     'ec2:RootDeviceType': 'ebs',
     'ec2:Tenancy': 'default',
     ...resourceTagContext(tags),
+    ...more,
   });
+}
+
+/**
+ * The condition keys of a request that changes an attribute of a resource, named as in the API (`AutoEnableIO`), or
+ * several.
+ */
+export function attributeContext(attributes: Readonly<Record<string, string | boolean | number | undefined>>): Context {
+  const set = Object.entries(attributes).filter(([, value]) => value !== undefined);
+  const context: Context = {};
+  for (const [name, value] of set) context[`ec2:Attribute/${name}`] = String(value);
+  if (set.length > 0) context['ec2:Attribute'] = set.length === 1 ? set[0]![0] : set.map(([name]) => name);
+  return context;
+}
+
+/** A zone by name and by id (`us-east-1a`, `use1-az1`). */
+export function zoneContext(zone: string): Context {
+  const id = zoneIdOf(zone.slice(0, -1), zone);
+  return { 'ec2:AvailabilityZone': zone, ...(id ? { 'ec2:AvailabilityZoneId': id } : {}) };
 }
 
 /** Leave to tag what `creating` makes, when the request has tags for it. */
@@ -61,7 +96,10 @@ export function allowTagsOnCreate(
   return [allow(call, 'CreateTags', resource, { 'ec2:CreateAction': creating, ...requestTagContext(tags) })];
 }
 
-/** The condition keys that a volume's settings give. */
+/**
+ * The condition keys that a volume's settings give.
+ * @param volume `key_arn` of a new volume: the key as the request names it
+ */
 export function volumeContext(volume: {
   zone: string;
   encrypted: 0 | 1;
@@ -69,10 +107,10 @@ export function volumeContext(volume: {
   volume_type: string;
   iops?: number | null;
   throughput?: number | null;
-  key_arn?: string | null;
+  key_arn?: string | null | undefined;
 }): Context {
   return {
-    'ec2:AvailabilityZone': volume.zone,
+    ...zoneContext(volume.zone),
     'ec2:Encrypted': volume.encrypted ? 'true' : 'false',
     'ec2:VolumeSize': String(volume.size_gib),
     'ec2:VolumeType': volume.volume_type,

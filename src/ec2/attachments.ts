@@ -25,6 +25,7 @@ import { findInstance } from './instance-store.ts';
 import { instanceTypes } from './instance-type-table.ts';
 import { type AttachmentRow, type InstanceRow, tables, type VolumeRow } from './records.ts';
 import { type Tags, tagsOf } from './tag-store.ts';
+import { busyElsewhere } from './task-store.ts';
 import { compact, instanceResources, volumeResource } from './trail.ts';
 import { findVolume } from './volume-store.ts';
 import { attachmentView } from './volume-view.ts';
@@ -105,7 +106,8 @@ export async function checkAttachable(
   instance: InstanceRow,
   device: string,
 ): Promise<void> {
-  if (volume.state === 'deleting') throw incorrectState(`Volume '${volume.volume_id}' is in the 'deleting' state.`);
+  if (volume.state !== 'available' && volume.state !== 'in-use')
+    throw incorrectState(`Volume '${volume.volume_id}' is in the '${volume.state}' state.`);
   if (instance.state !== 'running' && instance.state !== 'stopped' && instance.state !== 'pending')
     throw incorrectState(`Instance '${instance.instance_id}' is not 'running'. It is '${instance.state}'.`);
   if (volume.zone !== instance.zone)
@@ -121,6 +123,12 @@ export async function checkAttachable(
         `'${instance.instance_id}' of type ${instance.instance_type} does not.`,
     );
   await checkVolumeFree(call, volume, instance);
+  const busy = await busyElsewhere(call, volume.volume_id, instance.host_id);
+  if (busy !== undefined)
+    throw incorrectState(
+      `Host ${busy} is restoring volume '${volume.volume_id}' or taking a snapshot of it; until that is done the volume can ` +
+        `be attached to instances on that host only, and instance '${instance.instance_id}' is on another.`,
+    );
   const onInstance = await tables(call)
     .selectFrom('ec2_attachments')
     .select('device')
@@ -148,15 +156,14 @@ async function checkVolumeFree(call: Call, volume: VolumeRow, instance: Instance
   const isThere = attachments.some((other) => other.instance_id === instance.instance_id);
   if (!volume.multi_attach || isThere)
     throw new AwsError('VolumeInUse', `${volume.volume_id} is already attached to an instance`);
-  // A host opens an image once. An instance without a host may still come to the same one.
-  const onHost = attachments.find(
-    (other) => other.host_id === instance.host_id || other.host_id === null || instance.host_id === null,
-  );
-  if (onHost)
+  // One process has the image open, and serves all the instances.
+  const elsewhere = attachments.find((other) => other.host_id !== instance.host_id);
+  if (elsewhere)
     throw new AwsError(
       'UnsupportedOperation',
-      `The Multi-Attach volume '${volume.volume_id}' is attached to instance '${onHost.instance_id}' on the host of ` +
-        `instance '${instance.instance_id}'; a host can have a volume open for one instance only.`,
+      `The Multi-Attach volume '${volume.volume_id}' is attached to instance '${elsewhere.instance_id}' on host ` +
+        `${elsewhere.host_id ?? 'to come'}, and instance '${instance.instance_id}' is on host ${instance.host_id ?? 'to come'}: ` +
+        'all instances of a volume must be on one host.',
     );
   if (attachments.length >= multiAttachMax)
     throw new AwsError(

@@ -161,9 +161,9 @@ function condition(call: Call, filter: Filter): Condition {
       const zones = zonesOf(call.region).filter((zone) => matchesFilter(filter, zone.id));
       return zones.length === 0 ? never : sql`ec2_volumes.zone in (${sql.join(zones.map((zone) => zone.name))})`;
     }
-    // No volume comes from a snapshot or belongs to a service.
     case 'snapshot-id':
-      return matchesFilter(filter, '') ? always : never;
+      return textMatches(filter, sql`coalesce(ec2_volumes.snapshot_id, '')`);
+    // No volume is restored beforehand or belongs to a service.
     case 'fast-restored':
     case 'operator.managed':
       return matchesFilter(filter, 'false') ? always : never;

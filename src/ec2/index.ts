@@ -35,6 +35,7 @@ import {
   modifyEbsDefaultKmsKeyId,
   resetEbsDefaultKmsKeyId,
 } from './settings.ts';
+import { describeSnapshotAttribute, modifySnapshotAttribute, resetSnapshotAttribute } from './snapshot-attributes.ts';
 import { createSnapshot, createSnapshots, deleteSnapshot } from './snapshots.ts';
 import { createSync } from './sync.ts';
 import { createTags, deleteTags, describeTags } from './tags.ts';
@@ -71,6 +72,7 @@ export function createEc2(): Service {
       describeInstances,
       describeKeyDependents,
       describeRegions,
+      describeSnapshotAttribute,
       describeSnapshots,
       describeTags,
       describeVolumeAttribute,
@@ -85,10 +87,12 @@ export function createEc2(): Service {
       getEbsEncryptionByDefault,
       modifyEbsDefaultKmsKeyId,
       modifyInstanceAttribute,
+      modifySnapshotAttribute,
       modifyVolumeAttribute,
       openDirectSnapshot,
       rebootInstances,
       resetEbsDefaultKmsKeyId,
+      resetSnapshotAttribute,
       runInstances,
       startInstances,
       stopInstances,

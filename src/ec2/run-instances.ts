@@ -11,12 +11,13 @@ import { formatArn, partitionOf } from '../aws/arn.ts';
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import { newResourceId } from '../aws/ids.ts';
-import { operation } from '../aws/service.ts';
+import { type AccessRequest, operation } from '../aws/service.ts';
 import { allow, allowTagsOnCreate, requestTagContext, volumeContext } from './access.ts';
 import { beginAttach, beginShutdown, settleInstance } from './attachment-flow.ts';
 import { checkAttachable } from './attachments.ts';
 import { checkClientToken, earlierResult, rememberResult, tokenMismatch } from './client-tokens.ts';
 import { devicePath } from './devices.ts';
+import { outcomeKey } from './encryption-outcomes.ts';
 import { invalidCombination, invalidValue, missingParameter, stopIfDryRun } from './errors.ts';
 import { instanceEvent } from './events.ts';
 import { hostTopic, instanceTopic, placeInZone } from './host-store.ts';
@@ -25,11 +26,13 @@ import { type Echoed, instanceViews, reservations } from './instance-store.ts';
 import { instanceTypes } from './instance-type-table.ts';
 import { type AttachmentRow, type InstanceRow, tables } from './records.ts';
 import { findZone, type Zone, zonesOf } from './regions.ts';
+import type { RestorePlan } from './restores.ts';
+import { snapshotArn } from './snapshot-access.ts';
 import { noTags, putTags, type Tags, tagsFromSpecifications } from './tag-store.ts';
 import { compact, instanceResources, items, tagSpecificationSet } from './trail.ts';
 import { type VolumeSettings, volumeSettings } from './volume-rules.ts';
 import { createVolume, deleteVolume, findVolume } from './volume-store.ts';
-import { keyForNewVolume } from './volumes.ts';
+import { allowSource, restoreOf, sizeFor } from './volumes.ts';
 import { throwFailure, waitDeadline, waitFor } from './waiting.ts';
 
 const defaultInstanceType = 'm5.large';
@@ -42,6 +45,9 @@ interface MappedVolume {
   readonly device: string;
   readonly settings: VolumeSettings;
   readonly key: string | undefined;
+  readonly restore: RestorePlan | undefined;
+  /** Leave to use the snapshot. */
+  readonly source: readonly AccessRequest[];
   readonly deleteOnTermination: boolean;
 }
 
@@ -77,12 +83,14 @@ export const runInstances = operation<RunInstancesRequest, Reservation, Launch>(
         `arn:${partitionOf(call.region)}:ec2:${call.region}::image/${builtInImageId}`,
         context,
       ),
-      ...launch.volumes.map(({ settings, key }) =>
+      ...launch.volumes.flatMap(({ settings, key, restore, source }) => [
         allow(call, 'RunInstances', volume, {
           ...volumeContext({ ...settings, zone: launch.zone.name, encrypted: key === undefined ? 0 : 1 }),
+          ...(restore ? { 'ec2:ParentSnapshot': snapshotArn(restore.snapshot) } : {}),
           ...requestTagContext(launch.volumeTags),
         }),
-      ),
+        ...source,
+      ]),
       ...allowTagsOnCreate(call, 'RunInstances', instance, launch.instanceTags),
       ...(launch.volumes.length > 0 ? allowTagsOnCreate(call, 'RunInstances', volume, launch.volumeTags) : []),
     ];
@@ -202,12 +210,13 @@ async function planVolumes(call: Call, mappings: readonly BlockDeviceMapping[]):
         'InvalidBlockDeviceMapping',
         `The mapping of '${device}' has no EBS volume; instances have no other disks.`,
       );
-    if (ebs.SnapshotId)
-      throw new AwsError('InvalidSnapshot.NotFound', `The snapshot '${ebs.SnapshotId}' does not exist.`);
+    const restore = await restoreOf(call, ebs);
     planned.push({
       device: device!,
-      settings: volumeSettings({ ...ebs, Size: ebs.VolumeSize ?? mappedSizeGib }),
-      key: await keyForNewVolume(call, ebs),
+      settings: volumeSettings({ ...ebs, Size: sizeFor(ebs.VolumeSize, restore) ?? mappedSizeGib }),
+      key: await outcomeKey(call, ebs, restore?.snapshot),
+      restore,
+      source: await allowSource(call, 'RunInstances', restore),
       deleteOnTermination: ebs.DeleteOnTermination ?? true,
     });
   }
@@ -307,6 +316,8 @@ async function makeMappedVolume(call: Call, instance: InstanceRow, mapped: Mappe
     settings: mapped.settings,
     zone: instance.zone,
     key: mapped.key,
+    restore: mapped.restore,
+    hostId: instance.host_id,
   });
   await putTags(call, 'volume', volumeId, tags);
   const volume = await findVolume(call, volumeId);
@@ -361,6 +372,7 @@ function mappingRecord({ DeviceName, Ebs }: BlockDeviceMapping) {
     deviceName: DeviceName,
     ebs: Ebs
       ? compact({
+          snapshotId: Ebs.SnapshotId,
           volumeSize: Ebs.VolumeSize,
           volumeType: Ebs.VolumeType,
           deleteOnTermination: Ebs.DeleteOnTermination,

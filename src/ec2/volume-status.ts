@@ -6,6 +6,7 @@ import {
   DescribeVolumeStatus$,
   type DescribeVolumeStatusRequest,
   type DescribeVolumeStatusResult,
+  type InitializationStatusDetails,
   ModifyVolumeAttribute$,
   type ModifyVolumeAttributeRequest,
   type VolumeStatusItem,
@@ -64,7 +65,7 @@ export const describeVolumeStatus = operation<DescribeVolumeStatusRequest, Descr
         rows.map((row) => row.volume_id),
       );
       for (const row of rows) {
-        const item = statusOf(row, attachments.get(row.volume_id) ?? []);
+        const item = statusOf(call, row, attachments.get(row.volume_id) ?? []);
         if (matchesFilters(filters, (name) => filterValues(item, name))) found.push({ row, item });
       }
       if (ids.length > 0 || rows.length < pageMax || found.length > size) break;
@@ -92,28 +93,72 @@ async function read(call: Call, ids: readonly string[], after: number, limit: nu
   return rows;
 }
 
-function statusOf(volume: VolumeRow, attachments: readonly AttachmentRow[]): VolumeStatusItem {
+function statusOf(call: Call, volume: VolumeRow, attachments: readonly AttachmentRow[]): VolumeStatusItem {
   const failed = attachments.find((attachment) => attachment.observed === 'failed');
+  const initialization = initializationOf(call, volume);
+  // What is missing of a snapshot can't be read: the volume is not what it should be.
+  const incomplete = volume.initialization_error !== null && volume.restore_snapshot_id !== null;
   return {
     VolumeId: volume.volume_id,
     AvailabilityZone: volume.zone,
     AvailabilityZoneId: zoneIdOf(volume.region, volume.zone),
     Actions: [],
-    Events: failed
-      ? [{ EventType: 'io-enabled', Description: failed.error_message ?? '', InstanceId: failed.instance_id }]
-      : [],
+    Events: [
+      ...(failed
+        ? [
+            {
+              EventType: 'io-enabled',
+              Description: failed.error_message ?? '',
+              InstanceId: failed.instance_id,
+            } as const,
+          ]
+        : []),
+      ...(incomplete
+        ? [{ EventType: 'potential-data-inconsistency', Description: volume.initialization_error! } as const]
+        : []),
+    ],
     VolumeStatus: {
-      Status: failed ? 'impaired' : 'ok',
+      Status: failed || incomplete ? 'impaired' : 'ok',
       Details: [
         { Name: 'io-enabled', Status: failed ? 'failed' : 'passed' },
         { Name: 'io-performance', Status: 'not-applicable' },
+        ...(initialization
+          ? [
+              {
+                Name: 'initialization-state',
+                Status: volume.restore_snapshot_id === null ? 'completed' : 'initializing',
+              } as const,
+            ]
+          : []),
       ],
     },
     AttachmentStatuses: attachments.map((attachment) => ({
       InstanceId: attachment.instance_id,
       IoPerformance: 'not-applicable',
     })),
+    ...(initialization ? { InitializationStatusDetails: initialization } : {}),
   };
+}
+
+/** How far a volume that was made from something is filled; the time left is told for those with a rate of their own. */
+function initializationOf(call: Call, volume: VolumeRow): InitializationStatusDetails | undefined {
+  const { initialization_type: type, initialization_rate: rate } = volume;
+  if (type === null) return undefined;
+  const progress = volume.restore_snapshot_id === null ? 100 : Math.min(99, volume.initialization_progress ?? 0);
+  return {
+    InitializationType: type,
+    Progress: progress,
+    ...(rate === null ? {} : { EstimatedTimeToCompleteInSeconds: secondsLeft(call, volume, rate, progress) }),
+  };
+}
+
+function secondsLeft(call: Call, volume: VolumeRow, rate: number, progress: number): number {
+  if (progress === 100) return 0;
+  // At most as long as all of it would take; what has been done tells better, once something has.
+  const mostSeconds = ((volume.restore_size_gib ?? 0) * 1024) / rate;
+  const spentSeconds = (call.clock.now() - (volume.initialization_started_at ?? call.clock.now())) / 1000;
+  const seconds = progress > 0 ? (spentSeconds / progress) * (100 - progress) : mostSeconds;
+  return Math.ceil(Math.min(seconds, mostSeconds));
 }
 
 function filterValues(item: VolumeStatusItem, name: string): string[] {

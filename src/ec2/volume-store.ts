@@ -69,6 +69,8 @@ export interface NewVolume {
   readonly key: string | undefined;
   /** What it is filled from; absent for a volume that begins empty. */
   readonly restore?: RestorePlan | undefined;
+  /** The host that is to restore it, because it is going to be attached there; absent: any that can. */
+  readonly hostId?: string | null;
 }
 
 /**
@@ -76,7 +78,10 @@ export interface NewVolume {
  * snapshot is restored from now on. A copy of a volume is `creating` until its point in time is stored.
  * @throws {AwsError} VolumeLimitExceeded; {KeyUnusable}, after announcing the failure
  */
-export async function createVolume(call: Call, { settings, zone, key, restore }: NewVolume): Promise<VolumeRow> {
+export async function createVolume(
+  call: Call,
+  { settings, zone, key, restore, hostId }: NewVolume,
+): Promise<VolumeRow> {
   const volumeId = newResourceId('vol');
   const name = { account: call.account, region: call.region, volume_id: volumeId };
   const { rows } = await countVolume(call, [call.account, call.region, 1]);
@@ -124,7 +129,7 @@ export async function createVolume(call: Call, { settings, zone, key, restore }:
     const row: VolumeRow = { ...volume, ...origin, seq: inserted.rows[0]!.seq, image_host_id: null };
     if (restore) await tables(call).updateTable('ec2_volumes').set(origin).where('volume_id', '=', volumeId).execute();
     if (isReady) call.emit(volumeEvent(name, 'createVolume', 'available', { requestId: call.requestId }));
-    if (restore && isReady) await startRestore(call, row);
+    if (restore && isReady) await startRestore(call, { ...row, image_host_id: hostId ?? null });
     return row;
   } catch (error) {
     if (error instanceof KeyUnusable)

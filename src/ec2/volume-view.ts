@@ -13,7 +13,9 @@ export function volumeView(volume: VolumeRow, attachments: readonly AttachmentRo
   return {
     VolumeId: volume.volume_id,
     Size: volume.size_gib,
-    SnapshotId: '',
+    SnapshotId: volume.snapshot_id ?? '',
+    ...(volume.source_volume_id === null ? {} : { SourceVolumeId: volume.source_volume_id }),
+    ...(volume.initialization_rate === null ? {} : { VolumeInitializationRate: volume.initialization_rate }),
     AvailabilityZone: volume.zone,
     AvailabilityZoneId: zoneIdOf(volume.region, volume.zone),
     State: volume.state,

@@ -9,10 +9,12 @@ import {
 import { formatArn } from '../aws/arn.ts';
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
-import { operation } from '../aws/service.ts';
+import { type AccessRequest, operation } from '../aws/service.ts';
 import { allow, allowOnVolume, allowTagsOnCreate, requestTagContext, volumeContext } from './access.ts';
 import { checkClientToken, earlierResult, rememberResult, tokenMismatch } from './client-tokens.ts';
+import { outcomeKey } from './encryption-outcomes.ts';
 import {
+  checkSnapshotId,
   checkVolumeId,
   incorrectState,
   invalidCombination,
@@ -20,10 +22,11 @@ import {
   missingParameter,
   stopIfDryRun,
 } from './errors.ts';
-import { managedKeyAlias } from './keys.ts';
 import { tables, type VolumeRow } from './records.ts';
 import { findZone, type Zone } from './regions.ts';
-import { settingsOf } from './settings.ts';
+import type { RestorePlan } from './restores.ts';
+import { allowOnSnapshot, snapshotArn } from './snapshot-access.ts';
+import { findUsableSnapshot } from './snapshot-store.ts';
 import { noTags, putTags, type Tags, tagsFromSpecifications, tagsOf } from './tag-store.ts';
 import { createVolumeRecord, volumeResource } from './trail.ts';
 import { type VolumeSettings, volumeSettings } from './volume-rules.ts';
@@ -34,6 +37,9 @@ interface PlannedVolume {
   readonly settings: VolumeSettings;
   readonly zone: Zone;
   readonly key: string | undefined;
+  readonly restore: RestorePlan | undefined;
+  /** Leave to use the snapshot. */
+  readonly source: readonly AccessRequest[];
   readonly tags: Tags;
 }
 
@@ -44,25 +50,36 @@ export const createVolume = operation<CreateVolumeRequest, Volume, PlannedVolume
   effect: 'writes',
   async resolve(call, input) {
     checkClientToken(input);
-    const settings = volumeSettings(sourceChecked(input));
+    if (input.OutpostArn) throw invalidValue(`Value (${input.OutpostArn}) for parameter outpostArn is invalid.`);
+    const restore = await restoreOf(call, input);
+    const settings = volumeSettings({ ...input, Size: sizeFor(input.Size, restore) });
     const zone = findZone(call.region, input.AvailabilityZone, input.AvailabilityZoneId);
     if (!zone) throw missingParameter('AvailabilityZone');
     const tags = tagsFromSpecifications(input.TagSpecifications, ['volume']).get('volume') ?? noTags;
-    return { settings, zone, key: await keyForNewVolume(call, input), tags };
+    return {
+      settings,
+      zone,
+      key: await outcomeKey(call, input, restore?.snapshot),
+      restore,
+      source: await allowSource(call, 'CreateVolume', restore),
+      tags,
+    };
   },
-  access(call, _input, { settings, zone, key, tags }) {
+  access(call, _input, { settings, zone, key, restore, source, tags }) {
     const volume = formatArn('ec2', call.region, call.account, 'volume/*');
     const context = volumeContext({ ...settings, zone: zone.name, encrypted: key === undefined ? 0 : 1 });
+    const parent: Record<string, string> = restore ? { 'ec2:ParentSnapshot': snapshotArn(restore.snapshot) } : {};
     return [
-      allow(call, 'CreateVolume', volume, { ...context, ...requestTagContext(tags) }),
+      allow(call, 'CreateVolume', volume, { ...context, ...parent, ...requestTagContext(tags) }),
+      ...source,
       ...allowTagsOnCreate(call, 'CreateVolume', volume, tags),
     ];
   },
-  async handle(call, input, { settings, zone, key, tags }) {
+  async handle(call, input, { settings, zone, key, restore, tags }) {
     stopIfDryRun(input);
     const earlier = await earlierResult(call, 'CreateVolume', input);
     if (earlier !== undefined) return replay(call, input, earlier);
-    const volume = await makeVolume(call, { settings, zone: zone.name, key });
+    const volume = await makeVolume(call, { settings, zone: zone.name, key, restore });
     await putTags(call, 'volume', volume.volume_id, tags);
     await rememberResult(call, 'CreateVolume', input, volume.volume_id);
     return { ...volumeView(volume, [], tags), State: 'creating' };
@@ -70,39 +87,56 @@ export const createVolume = operation<CreateVolumeRequest, Volume, PlannedVolume
   record: createVolumeRecord,
 });
 
-/** Only new, empty volumes can be made: nothing exists yet that one could be made from. */
-function sourceChecked(input: CreateVolumeRequest): CreateVolumeRequest {
-  if (input.SnapshotId) {
-    if (!/^snap-(?:[0-9a-f]{8}|[0-9a-f]{17})$/.test(input.SnapshotId))
-      throw invalidValue(`Value (${input.SnapshotId}) for parameter snapshotId is invalid. Expected: 'snap-...'.`);
-    throw new AwsError('InvalidSnapshot.NotFound', `The snapshot '${input.SnapshotId}' does not exist.`);
+/** Source: EC2 API reference, CreateVolume, VolumeInitializationRate; MiB/s. */
+const rateMin = 100;
+const rateMax = 300;
+
+/**
+ * The snapshot that a volume is made from, and how fast it is to be restored; undefined for an empty volume.
+ * @throws {AwsError} InvalidSnapshot.NotFound, IncorrectState for one that is not completed
+ */
+export async function restoreOf(
+  call: Call,
+  input: { SnapshotId?: string; VolumeInitializationRate?: number },
+): Promise<RestorePlan | undefined> {
+  const rate = input.VolumeInitializationRate;
+  if (!input.SnapshotId) {
+    if (rate !== undefined)
+      throw invalidCombination(
+        "You can't specify VolumeInitializationRate for volumes that are not created from a snapshot.",
+      );
+    return undefined;
   }
-  if (input.VolumeInitializationRate !== undefined)
-    throw invalidCombination(
-      "You can't specify VolumeInitializationRate for volumes that are not created from a snapshot.",
+  if (rate !== undefined && !(rate >= rateMin && rate <= rateMax))
+    throw invalidValue(
+      `Value (${rate}) for parameter volumeInitializationRate is invalid. It must be from ${rateMin} to ${rateMax} MiB/s.`,
     );
-  if (input.OutpostArn) throw invalidValue(`Value (${input.OutpostArn}) for parameter outpostArn is invalid.`);
-  return input;
+  const snapshot = await findUsableSnapshot(call, checkSnapshotId(input.SnapshotId));
+  if (snapshot.state !== 'completed')
+    throw incorrectState(`Snapshot '${snapshot.snapshot_id}' is in invalid state - ${snapshot.state}`);
+  return { snapshot, rate };
 }
 
 /**
- * The key for a new, empty volume, as it was named, or undefined for one that stays unencrypted: asked for or on by
- * default gives the key named or the default key, else none.
- * @throws {AwsError} InvalidParameterDependency for a key without encryption
+ * The size of a volume, GiB: as asked, else the snapshot's.
+ * @throws {AwsError} InvalidParameterValue for less than the snapshot needs
  */
-export async function keyForNewVolume(
+export function sizeFor(asked: number | undefined, restore: RestorePlan | undefined): number | undefined {
+  if (!restore) return asked;
+  const { snapshot_id: snapshotId, size_gib: size } = restore.snapshot;
+  if (asked !== undefined && asked < size)
+    throw invalidValue(`Volume of ${asked}GiB is smaller than snapshot '${snapshotId}', expect size >= ${size}GiB`);
+  return asked ?? size;
+}
+
+/** Leave to use the snapshot that a new volume is made from. */
+export async function allowSource(
   call: Call,
-  request: { readonly Encrypted?: boolean | undefined; readonly KmsKeyId?: string | undefined },
-): Promise<string | undefined> {
-  const settings = await settingsOf(call);
-  const isEncrypted = request.Encrypted === true || settings.encryption_by_default === 1;
-  if (isEncrypted) return request.KmsKeyId || settings.default_key_arn || managedKeyAlias;
-  if (request.KmsKeyId)
-    throw new AwsError(
-      'InvalidParameterDependency',
-      'The parameter KmsKeyId requires the parameter Encrypted to be set.',
-    );
-  return undefined;
+  action: string,
+  restore: RestorePlan | undefined,
+): Promise<AccessRequest[]> {
+  if (!restore) return [];
+  return [allowOnSnapshot(call, action, restore.snapshot, await tagsOf(call, restore.snapshot.snapshot_id))];
 }
 
 async function replay(call: Call, input: CreateVolumeRequest, volumeId: string): Promise<Volume> {

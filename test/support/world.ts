@@ -69,6 +69,10 @@ export class World {
     });
   }
 
+  get services(): readonly Service[] {
+    return this.#services;
+  }
+
   async close(): Promise<void> {
     await this.database.close();
   }
@@ -160,8 +164,8 @@ export class FakeHost {
   #stop = new AbortController();
   /** What opening a volume ends in, when not in success. */
   fail: { code: string; message: string } | undefined;
-  /** What becomes of a task, when not that it is done at once; undefined: nothing yet. */
-  perform: (task: HostTask) => Omit<TaskResult, 'taskId'> | undefined = done;
+  #perform: (task: HostTask) => Omit<TaskResult, 'taskId'> | undefined = done;
+  #credentials: SyncRequest['credentials'] = [];
   /** Every answer, newest last. */
   readonly answers: SyncResponse[] = [];
 
@@ -197,7 +201,7 @@ export class FakeHost {
         attachments: [...this.#held.values()],
         instances: this.#instances,
         tasks: this.#tasks,
-        credentials: [],
+        credentials: this.#credentials,
         ...overrides,
       },
       {
@@ -207,6 +211,10 @@ export class FakeHost {
       },
     );
     this.answers.push(answer);
+    this.#credentials = [
+      ...this.#credentials.filter((held) => !answer.credentials.some((one) => one.sessionName === held.sessionName)),
+      ...answer.credentials.map(({ sessionName, expiration }) => ({ sessionName, expiration })),
+    ];
     return answer;
   }
 
@@ -228,10 +236,22 @@ export class FakeHost {
     this.#held = held;
     this.#instances = answer.instances.map((instance) => instance.instanceId);
     this.#tasks = answer.tasks.flatMap((task) => {
-      const result = this.perform(task);
+      const result = this.#perform(task);
       return result ? [{ taskId: task.taskId, ...result }] : [];
     });
     return JSON.stringify([[...held.values()], this.#tasks]) !== before;
+  }
+
+  /** What becomes of a task, when not that it is done at once; undefined: nothing yet. */
+  set perform(perform: (task: HostTask) => Omit<TaskResult, 'taskId'> | undefined) {
+    this.#perform = perform;
+    // Ends the waiting of the request that is under way, so that it looks again.
+    if (this.#running) void this.sync({ tasks: this.#tasks });
+  }
+
+  /** What it says of its tasks at the moment. */
+  get tasks(): SyncRequest['tasks'] {
+    return this.#tasks;
   }
 
   /** Syncs, does and reports until nothing is left to do. */
