@@ -259,6 +259,12 @@ describe('ImportKeyMaterial refuses', () => {
       expect(
         await code(ec, 'RSA_AES_KEY_WRAP_SHA_256', (key) => as('RSA_AES_KEY_WRAP_SHA_256')(key).subarray(0, cut)),
       ).toBe(invalid);
+    const flipped = (at: number) => (key: Buffer) => {
+      const bytes = as('RSA_AES_KEY_WRAP_SHA_256')(key);
+      bytes[at]! ^= 1;
+      return bytes;
+    };
+    for (const at of [0, 255, 256, 295]) expect(await code(ec, 'RSA_AES_KEY_WRAP_SHA_256', flipped(at))).toBe(invalid);
     const good = await wrapped(KeyId, material);
     const bad = { KeyId, ...good, EncryptedKeyMaterial: randomBytes(256), ...never };
     expect(await kms.code('ImportKeyMaterial', bad)).toBe(invalid);

@@ -81,8 +81,8 @@ function unwrapAes(key: Buffer, wrapped: Uint8Array): Buffer | undefined {
   // OpenSSL has nothing to say to these but an error of its own.
   if (wrapped.length < 16 || wrapped.length % 8 !== 0) return undefined;
   try {
-    const decipher = createDecipheriv('id-aes256-wrap-pad', key, wrapPadIv);
-    return Buffer.concat([decipher.update(wrapped), decipher.final()]);
+    // The mode takes everything at once, and gives it at once.
+    return createDecipheriv('id-aes256-wrap-pad', key, wrapPadIv).update(wrapped);
   } catch {
     return undefined;
   }
