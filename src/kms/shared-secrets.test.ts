@@ -88,11 +88,17 @@ test('public keys that are no point of the key’s curve are refused', async () 
   const infinity = Buffer.concat([good.PublicKey.subarray(0, -65), Buffer.of(0)]);
   infinity[1]! -= 64;
   infinity[infinity.length - 3]! -= 64;
-  const explicit = generateKeyPairSync('ec', { namedCurve: 'secp256k1', paramEncoding: 'explicit' }).publicKey;
+  // Even the right curve is to be named: its parameters are not for the other side to say.
+  const explicit = (namedCurve: string) =>
+    generateKeyPairSync('ec', { namedCurve, paramEncoding: 'explicit' }).publicKey.export({
+      format: 'der',
+      type: 'spki',
+    });
   for (const PublicKey of [
     peer('secp384r1').PublicKey,
     peer('secp256k1').PublicKey,
-    explicit.export({ format: 'der', type: 'spki' }),
+    explicit('secp256k1'),
+    explicit('prime256v1'),
     generateKeyPairSync('x25519').publicKey.export({ format: 'der', type: 'spki' }),
     generateKeyPairSync('rsa', { modulusLength: 2048 }).publicKey.export({ format: 'der', type: 'spki' }),
     offCurve,

@@ -68,7 +68,7 @@ function agreeElsewhere(pair: { privateKey: KeyObject; publicKey: KeyObject }): 
  * @throws {AwsError} ValidationException
  */
 function readPeerKey(encoded: Uint8Array, key: Key): KeyObject {
-  const publicKey = parse(encoded);
+  const publicKey = namesItsCurve(encoded) ? parse(encoded) : undefined;
   const curve = curveOf(key.key_spec);
   if (publicKey?.asymmetricKeyType !== 'ec' || publicKey.asymmetricKeyDetails?.namedCurve !== curve)
     throw new AwsError(
@@ -76,6 +76,15 @@ function readPeerKey(encoded: Uint8Array, key: Key): KeyObject {
       `PublicKey is not a DER-encoded X.509 public key (SubjectPublicKeyInfo) on the curve of key spec ${key.key_spec}.`,
     );
   return publicKey;
+}
+
+/** The object identifier of elliptic curve keys, followed by another: not by the parameters of a curve. RFC 5480, 2.1.1. */
+const namedCurve = Buffer.from('06072a8648ce3d020106', 'hex');
+
+function namesItsCurve(encoded: Uint8Array): boolean {
+  // Before it stand the headers of two sequences.
+  const at = Buffer.from(encoded.buffer, encoded.byteOffset, encoded.byteLength).indexOf(namedCurve);
+  return at >= 0 && at <= 8;
 }
 
 function parse(encoded: Uint8Array): KeyObject | undefined {

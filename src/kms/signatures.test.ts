@@ -98,6 +98,8 @@ describe('keys whose private half the openssl command has', () => {
   test.each([
     ['RSA_2048', 'RSASSA_PSS_SHA_256', 'sha256', ['rsa', '-pkeyopt', 'rsa_keygen_bits:2048']],
     ['RSA_2048', 'RSASSA_PKCS1_V1_5_SHA_512', 'sha512', ['rsa', '-pkeyopt', 'rsa_keygen_bits:2048']],
+    ['RSA_3072', 'RSASSA_PSS_SHA_384', 'sha384', ['rsa', '-pkeyopt', 'rsa_keygen_bits:3072']],
+    ['RSA_4096', 'RSASSA_PKCS1_V1_5_SHA_256', 'sha256', ['rsa', '-pkeyopt', 'rsa_keygen_bits:4096']],
     ['ECC_NIST_P256', 'ECDSA_SHA_256', 'sha256', ['ec', '-pkeyopt', 'ec_paramgen_curve:P-256']],
     ['ECC_NIST_P384', 'ECDSA_SHA_384', 'sha384', ['ec', '-pkeyopt', 'ec_paramgen_curve:P-384']],
     ['ECC_NIST_P521', 'ECDSA_SHA_512', 'sha512', ['ec', '-pkeyopt', 'ec_paramgen_curve:P-521']],
