@@ -137,6 +137,7 @@ async function transfer(
     }),
   );
   journal.remove();
+  progress.add(Math.max(0, sizeBytes - (last + 1) * blockBytes), false);
   progress.end();
   return { SnapshotId: snapshotId, VolumeSize: sizeGib, BlocksWritten: journal.done.size };
 }

@@ -32,7 +32,7 @@ export class Progress {
 
   /** `bytes` of the image are done: transferred, or skipped because they hold nothing or were there already. */
   add(bytes: number, wasMoved: boolean): void {
-    this.#doneBytes += bytes;
+    this.#doneBytes = Math.min(this.#totalBytes, this.#doneBytes + bytes);
     if (wasMoved) this.#movedBytes += bytes;
     this.#draw(false);
   }
@@ -57,7 +57,7 @@ export class Progress {
     const share = this.#totalBytes === 0 ? 1 : Math.min(1, this.#doneBytes / this.#totalBytes);
     const filled = Math.round(share * barWidth);
     const bar = this.#isTerminal ? `[${'#'.repeat(filled)}${'.'.repeat(barWidth - filled)}] ` : '';
-    const first = isLast ? { at: this.#samples[0]!.at, bytes: this.#samples[0]!.bytes } : this.#samples[0]!;
+    const first = this.#samples[0]!;
     const rate = (this.#doneBytes - first.bytes) / Math.max(0.001, (now - first.at) / 1000);
     const left = isLast || rate <= 0 ? '' : `, ${durationText((this.#totalBytes - this.#doneBytes) / rate)} left`;
     const amount = `${sizeText(this.#doneBytes)} of ${sizeText(this.#totalBytes)}`;
