@@ -48,6 +48,8 @@ export interface ObservedAttachment {
   readonly state: 'attached' | 'failed' | 'detached';
   /** For `failed`: why. A refused Decrypt passes KMS's own code and message on. */
   readonly error?: AttachmentError;
+  /** For `attached`: the size that new connections get now. A grown volume's modification is completed when it is the new one. */
+  readonly sizeBytes?: number;
 }
 
 export interface AttachmentError {

@@ -3,6 +3,7 @@ import type { Call } from '../aws/call.ts';
 import { settleInstance } from './attachment-flow.ts';
 import { tokenLifeMs } from './client-tokens.ts';
 import { expireDirectSnapshots } from './direct-snapshots.ts';
+import { completeClosed } from './modification-store.ts';
 import { tables } from './records.ts';
 import { undoSnapshot } from './snapshot-ends.ts';
 import { resumeDeletions } from './volume-store.ts';
@@ -20,6 +21,7 @@ export async function housekeeping(call: Call): Promise<void> {
     await endForgottenSnapshots(inside);
     await expireDirectSnapshots(inside);
     await resumeDeletions(inside);
+    await completeClosed(inside);
     const now = inside.clock.now();
     await tables(inside)
       .deleteFrom('ec2_failures')

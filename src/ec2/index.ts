@@ -6,6 +6,8 @@ import { AwsError } from '../aws/errors.ts';
 import type { Operation, Service } from '../aws/service.ts';
 import { unauthorized } from './access.ts';
 import { attachVolume, detachVolume } from './attachments.ts';
+import { copySnapshot } from './copy-snapshot.ts';
+import { copyVolumes } from './copy-volumes.ts';
 import { describeInstanceStatus, describeInstances } from './describe-instances.ts';
 import { describeSnapshots } from './describe-snapshots.ts';
 import { describeVolumes } from './describe-volumes.ts';
@@ -39,6 +41,7 @@ import { describeSnapshotAttribute, modifySnapshotAttribute, resetSnapshotAttrib
 import { createSnapshot, createSnapshots, deleteSnapshot } from './snapshots.ts';
 import { createSync } from './sync.ts';
 import { createTags, deleteTags, describeTags } from './tags.ts';
+import { describeVolumesModifications, modifyVolume } from './volume-modifications.ts';
 import { describeVolumeAttribute, describeVolumeStatus, modifyVolumeAttribute } from './volume-status.ts';
 import { createVolume, deleteVolume } from './volumes.ts';
 
@@ -57,6 +60,8 @@ export function createEc2(): Service {
       attachVolume,
       beginDirectSnapshot,
       completeDirectSnapshot,
+      copySnapshot,
+      copyVolumes,
       createSnapshot,
       createSnapshots,
       createTags,
@@ -78,6 +83,7 @@ export function createEc2(): Service {
       describeVolumeAttribute,
       describeVolumeStatus,
       describeVolumes,
+      describeVolumesModifications,
       detachVolume,
       disableEbsEncryptionByDefault,
       enableEbsEncryptionByDefault,
@@ -88,6 +94,7 @@ export function createEc2(): Service {
       modifyEbsDefaultKmsKeyId,
       modifyInstanceAttribute,
       modifySnapshotAttribute,
+      modifyVolume,
       modifyVolumeAttribute,
       openDirectSnapshot,
       rebootInstances,

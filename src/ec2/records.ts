@@ -12,7 +12,7 @@ import {
 import type { AnyDatabase, Call } from '../aws/call.ts';
 import type { HostTask } from '../aws/host-protocol.ts';
 import type { Migration } from '../database/migrations.ts';
-import { type SnapshotTables, snapshotMigration } from './snapshot-records.ts';
+import { modificationIndexMigration, type SnapshotTables, snapshotMigration } from './snapshot-records.ts';
 
 /** Truth as it is stored: 0 or 1. */
 export type Flag = 0 | 1;
@@ -387,4 +387,5 @@ export const ec2Migrations: readonly Migration[] = [
     },
   },
   snapshotMigration,
+  modificationIndexMigration,
 ];

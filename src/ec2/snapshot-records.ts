@@ -226,3 +226,15 @@ export const snapshotMigration: Migration = {
       .execute();
   },
 };
+
+export const modificationIndexMigration: Migration = {
+  id: 'ec2-003-open-modifications',
+  async up(db) {
+    await db.schema
+      .createIndex('ec2_volume_modifications_open')
+      .on('ec2_volume_modifications')
+      .column('state')
+      .where(sql.ref('state'), '!=', sql.lit('completed'))
+      .execute();
+  },
+};

@@ -19,6 +19,7 @@ import { operation } from '../aws/service.ts';
 import { applyReport, noteImage } from './attachment-flow.ts';
 import { devicePath } from './devices.ts';
 import { findHost, hostTopic, servesZone } from './host-store.ts';
+import { noteSizes } from './modification-store.ts';
 import { type AttachmentRow, type HostRow, type InstanceRow, tables, type VolumeRow } from './records.ts';
 import { restoreSource } from './restores.ts';
 import { claimTasks, noteBlockStore } from './task-store.ts';
@@ -188,6 +189,7 @@ async function applyReports(call: Call, host: HostRow, input: SyncRequest): Prom
         .execute();
     }
   }
+  await noteSizes(call, input.attachments);
   const results = new Map(input.tasks.map((result) => [result.taskId, result]));
   for (const { row } of desired.tasks) {
     const result = results.get(row.task_id);

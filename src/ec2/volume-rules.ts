@@ -37,6 +37,9 @@ const typeRules: Readonly<Record<string, TypeRule>> = {
 /** MiB/s that one provisioned I/O a second gives at most. */
 const throughputPerIopsMax = 0.25;
 
+/** What a volume gets that is changed to a type with provisioned IOPS, unless they are named. */
+const modifiedIopsStandard = 3000;
+
 export interface VolumeSettingsRequest {
   readonly VolumeType?: string | undefined;
   readonly Size?: number | undefined;
@@ -85,6 +88,44 @@ export function volumeSettings(request: VolumeSettingsRequest): VolumeSettings {
     throughput: throughputOf(rule, iops, request.Throughput || undefined),
     multi_attach: request.MultiAttachEnabled ? 1 : 0,
   };
+}
+
+export interface ModificationRequest {
+  readonly Size?: number | undefined;
+  readonly VolumeType?: string | undefined;
+  readonly Iops?: number | undefined;
+  readonly Throughput?: number | undefined;
+  readonly MultiAttachEnabled?: boolean | undefined;
+}
+
+/**
+ * The settings of a volume after a modification. What is not named stays as it is; with another type, IOPS and throughput
+ * begin anew. Source: EC2 API reference, ModifyVolume.
+ * @throws {AwsError} the EC2 error for the first rule that is broken
+ */
+export function modifiedSettings(now: VolumeSettings, request: ModificationRequest): VolumeSettings {
+  const type = request.VolumeType || now.volume_type;
+  const isSameType = type === now.volume_type;
+  const asked = [request.Size, request.VolumeType, request.Iops, request.Throughput, request.MultiAttachEnabled];
+  if (asked.every((value) => value === undefined))
+    throw missingParameter('size, volumeType, iops, throughput or multiAttachEnabled');
+  if (request.Size !== undefined && request.Size < now.size_gib)
+    throw invalidValue(
+      `New size cannot be smaller than existing size: the volume has ${now.size_gib} GiB, and ${request.Size} GiB were asked for.`,
+    );
+  if (type === 'standard' && !isSameType)
+    throw invalidCombination(`A volume of type ${now.volume_type} can't be changed to type standard.`);
+  const rule = typeRules[type];
+  const iops = request.Iops ?? (isSameType ? (now.iops ?? undefined) : modifiedIopsStandard);
+  const throughput = request.Throughput ?? (isSameType ? (now.throughput ?? undefined) : undefined);
+  return volumeSettings({
+    VolumeType: type,
+    Size: request.Size ?? now.size_gib,
+    // Only what the type lets be chosen is carried over.
+    ...(rule?.iops || request.Iops !== undefined ? { Iops: iops } : {}),
+    ...(rule?.throughput || request.Throughput !== undefined ? { Throughput: throughput } : {}),
+    MultiAttachEnabled: request.MultiAttachEnabled ?? (isSameType && now.multi_attach === 1),
+  });
 }
 
 function checkSize(type: string, rule: TypeRule, size: number | undefined): number {

@@ -65,9 +65,14 @@ export const createVolume = operation<CreateVolumeRequest, Volume, PlannedVolume
       tags,
     };
   },
-  access(call, _input, { settings, zone, key, restore, source, tags }) {
+  access(call, input, { settings, zone, key, restore, source, tags }) {
     const volume = formatArn('ec2', call.region, call.account, 'volume/*');
-    const context = volumeContext({ ...settings, zone: zone.name, encrypted: key === undefined ? 0 : 1 });
+    const context = volumeContext({
+      ...settings,
+      zone: zone.name,
+      encrypted: key === undefined ? 0 : 1,
+      key_arn: input.KmsKeyId,
+    });
     const parent: Record<string, string> = restore ? { 'ec2:ParentSnapshot': snapshotArn(restore.snapshot) } : {};
     return [
       allow(call, 'CreateVolume', volume, { ...context, ...parent, ...requestTagContext(tags) }),
@@ -139,7 +144,8 @@ export async function allowSource(
   return [allowOnSnapshot(call, action, restore.snapshot, await tagsOf(call, restore.snapshot.snapshot_id))];
 }
 
-async function replay(call: Call, input: CreateVolumeRequest, volumeId: string): Promise<Volume> {
+/** What an earlier request with the same token made. @throws {AwsError} IdempotentParameterMismatch once it is gone */
+export async function replay(call: Call, input: { ClientToken?: string }, volumeId: string): Promise<Volume> {
   const volume = await tables(call)
     .selectFrom('ec2_volumes')
     .selectAll()
