@@ -99,7 +99,7 @@ test('a qcow2 image goes in, and comes out as one that qemu-img finds the same',
   const qcow2 = join(directory, 'disk.qcow2');
   await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', image, qcow2]);
   const imported = await snapshot(['import', qcow2, '--encrypted']);
-  expect(imported.stderr).toMatch(/importing 100 % \(1\.0 GiB of 1\.0 GiB\), .*\/s/);
+  expect(imported.stderr).toMatch(/importing 100 % \(.*\), .*\/s/);
   const id = imported.stdout.trim();
   expect((await describe(id)).Encrypted).toBe(true);
   const out = join(directory, 'out.qcow2');
