@@ -78,8 +78,9 @@ export class PointsInTime {
     if (!made) throw new Error('no point in time of this volume is being made');
     this.#preparing = undefined;
     const { snapshotId, sequence } = made.identity;
-    const before = this.#writers.at(-1);
-    this.#writers = [...this.#writers.filter((writer) => !writer.closeIfRemoved()), made];
+    const left = this.#writers.filter((writer) => !writer.closeIfRemoved());
+    const before = left.at(-1);
+    this.#writers = [...left, made];
     try {
       if (this.#isOpen) before?.seal(snapshotId);
       else this.#linkLast(snapshotId, sequence);
