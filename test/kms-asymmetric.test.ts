@@ -1,6 +1,7 @@
 /** Asymmetric and HMAC keys through the clients that people have, on a real server; the answers are checked outside of it. */
 import {
   constants,
+  createHash,
   createPrivateKey,
   createPublicKey,
   diffieHellman,
@@ -15,6 +16,7 @@ import {
   DecryptCommand,
   DeriveSharedSecretCommand,
   DescribeKeyCommand,
+  EncryptCommand,
   GenerateDataKeyPairCommand,
   GenerateDataKeyPairWithoutPlaintextCommand,
   GenerateMacCommand,
@@ -156,6 +158,37 @@ describe('with the JavaScript SDK', () => {
     }
     await pairs;
     expect(answered).toBeGreaterThan(5);
+  });
+
+  test('a flood of RSA signatures and decryptions holds up no other call, and is recorded whole', async () => {
+    const signer = await newKey('RSA_4096', 'SIGN_VERIFY');
+    const reader = await newKey('RSA_4096', 'ENCRYPT_DECRYPT');
+    const rsa = { KeyId: reader.KeyId, EncryptionAlgorithm: 'RSAES_OAEP_SHA_256' as const };
+    const { CiphertextBlob } = await kms.send(new EncryptCommand({ ...rsa, Plaintext: Message }));
+    const sign = { KeyId: signer.KeyId, Message, SigningAlgorithm: 'RSASSA_PSS_SHA_512' as const };
+    const digest = { ...sign, Message: createHash('sha512').update(Message).digest(), MessageType: 'DIGEST' as const };
+    const count = 32;
+    let done = 0;
+    const flood = Promise.all(
+      Array.from({ length: count }, (_, index) => index).flatMap((index) => [
+        kms.send(new SignCommand(index % 2 === 0 ? sign : digest)).then(() => done++),
+        kms.send(new DecryptCommand({ ...rsa, CiphertextBlob })).then(() => done++),
+      ]),
+    );
+    while (done === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    // Asked after them all, it is answered long before the last of them.
+    await server.sdk(KMSClient).send(new DescribeKeyCommand({ KeyId: signer.KeyId }));
+    expect(done).toBeLessThan(count);
+    await flood;
+    for (const [eventName, { Arn }] of [
+      ['Sign', signer],
+      ['Decrypt', reader],
+    ] as const) {
+      const attribute = `AttributeKey=ResourceName,AttributeValue=${Arn}`;
+      const { Events } = await server.awsCli('cloudtrail', 'lookup-events', '--lookup-attributes', attribute);
+      const named = Events.filter((event: { EventName: string }) => event.EventName === eventName);
+      expect(named).toHaveLength(count);
+    }
   });
 
   test('a key policy can hold signers to digests, and to one algorithm', async () => {
