@@ -1,20 +1,31 @@
 /** A host for tests of tasks: the real agent on a directory of its own, with a control plane that the test plays. */
 import { createCipheriv, createDecipheriv, hash, randomBytes } from 'node:crypto';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { expect } from 'vitest';
-import type { HostTask, InfrastructureCredentials, TaskResult, VolumeEncryption } from '../aws/host-protocol.ts';
+import type {
+  DesiredAttachment,
+  HostTask,
+  InfrastructureCredentials,
+  TaskResult,
+  VolumeEncryption,
+} from '../aws/host-protocol.ts';
 import { ManifestBuilder } from '../blocks/manifest.ts';
 import { openStore } from '../blocks/open-store.ts';
 import { readManifest } from '../blocks/read-manifest.ts';
 import { type BlockStore, blockBytes } from '../blocks/store.ts';
+import { NbdClient } from '../cli/nbd-client.ts';
 import { HostAgent } from './agent.ts';
 import { ControlPlane } from './testing-control-plane.ts';
 
 const account = '123456789012';
 const unitBytes = 4096;
+
+const instanceId = 'i-0123456789abcdef0';
+
+export type TestVolume = Pick<DesiredAttachment, 'volumeId' | 'sizeBytes' | 'encryption' | 'source'>;
 
 export class TestHost {
   readonly dataDir = mkdtempSync(join(tmpdir(), 'coffer-tasks-'));
@@ -25,6 +36,7 @@ export class TestHost {
   #running: Promise<unknown> | undefined;
   #store: BlockStore | undefined;
   #keys = 0;
+  #generation = 0;
 
   static async start(): Promise<TestHost> {
     const host = new TestHost();
@@ -98,6 +110,47 @@ export class TestHost {
     this.unlist(task.taskId);
     await expect.poll(() => this.result(task.taskId), { interval: 5 }).toBeUndefined();
     return result;
+  }
+
+  /** Attaches a volume, and connects. */
+  async attach(volume: TestVolume): Promise<NbdClient> {
+    const { volumeId } = volume;
+    const { desired } = this.controlPlane;
+    const device = volumeId.slice(-4);
+    const generation = ++this.#generation;
+    const attachment: DesiredAttachment = {
+      instanceId,
+      account,
+      region: 'us-east-1',
+      device,
+      devicePath: `dev/${device}`,
+      desired: 'attached',
+      generation,
+      force: false,
+      readOnly: false,
+      hasImage: existsSync(join(this.volumesDir, `${volumeId}.img`)),
+      ...volume,
+    };
+    this.controlPlane.desire({
+      instances: [{ instanceId, account, region: 'us-east-1', state: 'running' }],
+      attachments: [...desired.attachments.filter((other) => other.volumeId !== volumeId), attachment],
+      credentials: [...desired.credentials, credentialsOf(instanceId)],
+    });
+    await expect
+      .poll(() => this.controlPlane.last.attachments.find((one) => one.volumeId === volumeId), {
+        interval: 5,
+        timeout: 10_000,
+      })
+      .toMatchObject({ state: 'attached', generation });
+    return NbdClient.connect(join(this.dataDir, 'instances', instanceId, 'dev', device));
+  }
+
+  async detach(volumeId: string): Promise<void> {
+    const attachments = this.controlPlane.desired.attachments.filter((one) => one.volumeId !== volumeId);
+    this.controlPlane.desire({ attachments });
+    await expect
+      .poll(() => this.controlPlane.last.attachments.some((one) => one.volumeId === volumeId), { interval: 5 })
+      .toBe(false);
   }
 
   /** A data key that Decrypt gives for `encryption`. */

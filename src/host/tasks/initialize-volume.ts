@@ -1,19 +1,23 @@
 /** Keeps a volume open until all of it has come from its snapshot; attached or not, its one thread restores it. */
 
+import { besideImage, readMapHeader } from '../../blocks/volume-map.ts';
 import { pause } from '../pause.ts';
 import { imagePath } from '../volume-files.ts';
 import type { RestoreProgress, VolumeHandle } from '../volumes.ts';
 import { FinalTaskError, type TaskContext, type TaskWork } from './task.ts';
 
-const lookEveryMs = 500;
+const lookEveryMs = 200;
 /** A restore that says what troubles it and has not got on for this long counts as failed. */
 const stuckMs = 30_000;
 /** The same for trouble that trying again can't mend: until then other blocks may still come. */
-const stuckForGoodMs = 5_000;
+const stuckForGoodMs = 2_000;
 
 export const initializeVolume: TaskWork<'initializeVolume'> = async (task, world, context) => {
   const { volumeId, sizeBytes, hasImage, encryption, source } = task;
   const { signal } = context;
+  const path = imagePath(world.volumesDir, volumeId);
+  // Done by an earlier process. The snapshot's key may not be usable for this volume any more.
+  if (readMapHeader(besideImage(path, 'map'))?.restore?.done) return undefined;
   const { storeLocation } = world;
   let dataKey: Buffer | undefined;
   let sourceDataKey: Buffer | undefined;
@@ -23,7 +27,7 @@ export const initializeVolume: TaskWork<'initializeVolume'> = async (task, world
     sourceDataKey = source.encryption && (await world.dataKey(source.encryption, volumeId, signal));
     handle = await world.volumes.open({
       volumeId,
-      imagePath: imagePath(world.volumesDir, volumeId),
+      imagePath: path,
       sizeBytes,
       hasImage,
       dataKey,
