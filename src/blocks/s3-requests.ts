@@ -10,8 +10,9 @@ export interface S3Limits {
   /** Requests in flight; more wait. */
   readonly requests: number;
   readonly attempts: number;
-  /** For one attempt, with all that is sent and received; more for large objects. */
+  /** For one attempt, and as much again as its bytes take at the slowest rate that does not count as stalled. */
   readonly attemptTimeoutMs: number;
+  readonly slowestBytesPerMs: number;
   readonly connectTimeoutMs: number;
   /** Of the first pause; each one after it may be twice as long. */
   readonly pauseMs: number;
@@ -24,14 +25,13 @@ export const s3Limits: S3Limits = {
   requests: 16,
   attempts: 6,
   attemptTimeoutMs: 20_000,
+  slowestBytesPerMs: 128,
   connectTimeoutMs: 5_000,
   pauseMs: 100,
   pauseMaxMs: 5_000,
   partBytes: 64 * 1024 * 1024,
 };
 
-/** Slower than this, a transfer counts as stalled. */
-const slowestBytesPerMs = 128;
 /** What arrives damaged was damaged on the way, or is stored so: a few tries tell. */
 const corruptAttemptsMax = 3;
 
@@ -63,17 +63,17 @@ export class S3Requests {
     attempt: (signal: AbortSignal) => Promise<T>,
     { signal, bytes = 0 }: { readonly signal?: AbortSignal; readonly bytes?: number } = {},
   ): Promise<T> {
-    const { attempts, attemptTimeoutMs } = this.#limits;
-    const deadlineMs = attemptTimeoutMs + bytes / slowestBytesPerMs;
+    const { attempts, attemptTimeoutMs, slowestBytesPerMs } = this.#limits;
+    const deadlineMs = Math.ceil(attemptTimeoutMs + bytes / slowestBytesPerMs);
     for (let number = 1; ; number++) {
       signal?.throwIfAborted();
-      const deadline = AbortSignal.timeout(deadlineMs);
+      const deadline = new AbortController();
       try {
-        return await this.#inTurn(() => attempt(signal ? AbortSignal.any([signal, deadline]) : deadline));
+        return await this.#inTurn(() => within(deadline, deadlineMs, signal, attempt));
       } catch (error) {
         signal?.throwIfAborted();
-        const verdict = deadline.aborted
-          ? { code: 'Unavailable' as const, mayPass: true, message: `no answer within ${Math.round(deadlineMs)} ms` }
+        const verdict = deadline.signal.aborted
+          ? { code: 'Unavailable' as const, mayPass: true, message: `no answer within ${deadlineMs} ms` }
           : judge(error as Failure);
         const isLast = number >= (verdict.code === 'Corrupt' ? corruptAttemptsMax : attempts);
         if (isLast || !verdict.mayPass) {
@@ -104,6 +104,25 @@ export class S3Requests {
       if (next) next();
       else this.#running -= 1;
     }
+  }
+}
+
+/** Runs `work` with a signal that `signal`, or the time, aborts. */
+async function within<T>(
+  controller: AbortController,
+  limitMs: number,
+  signal: AbortSignal | undefined,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const abort = () => controller.abort();
+  const timer = setTimeout(abort, limitMs);
+  signal?.addEventListener('abort', abort, { once: true });
+  try {
+    signal?.throwIfAborted();
+    return await work(controller.signal);
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', abort);
   }
 }
 
