@@ -1,44 +1,21 @@
 /** Snapshots on the control plane: making, finding and deleting them, and what hosts are told of them. */
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { CreateSnapshotTask, DeleteSnapshotTask, HostTask } from '../src/aws/host-protocol.ts';
-import { account, done, FakeHost, half, otherAccount, stranger, World, zone } from './support/world.ts';
+import { beforeEach, describe, expect, test } from 'vitest';
+import type { CreateSnapshotTask, DeleteSnapshotTask } from '../src/aws/host-protocol.ts';
+import { eachInItsWorld, type SnapshotWorld, until } from './support/snapshots.ts';
+import { account, done, type FakeHost, half, otherAccount, stranger, type World, zone } from './support/world.ts';
 
+const held = eachInItsWorld();
+const volume: SnapshotWorld['volume'] = (...input) => held.current.volume(...input);
+const snapshot: SnapshotWorld['snapshot'] = (...input) => held.current.snapshot(...input);
+const describeOne: SnapshotWorld['describe'] = (...input) => held.current.describe(...input);
+const found: SnapshotWorld['found'] = (...input) => held.current.found(...input);
+const completed: SnapshotWorld['completed'] = (...input) => held.current.completed(...input);
+const listed: SnapshotWorld['listed'] = (kind) => held.current.listed(kind);
 let world: World;
 let host: FakeHost;
-beforeEach(async () => {
-  world = await World.create();
-  host = new FakeHost(world);
-  await host.sync();
-  host.start();
+beforeEach(() => {
+  ({ world, host } = held.current);
 });
-afterEach(async () => {
-  await host.stop();
-  await world.close();
-});
-
-const volume = async (more: object = {}) =>
-  (await world.ec2('CreateVolume', { Size: 1, AvailabilityZone: zone, ...more })).VolumeId as string;
-const snapshot = async (VolumeId: string, more: object = {}) =>
-  (await world.ec2('CreateSnapshot', { VolumeId, ...more })).SnapshotId as string;
-const describeOne = async (SnapshotId: string, caller = {}) =>
-  (await world.ec2('DescribeSnapshots', { SnapshotIds: [SnapshotId] }, caller)).Snapshots[0];
-const found = async (input: object, caller = {}) =>
-  (await world.ec2('DescribeSnapshots', input, caller)).Snapshots.map(
-    ({ SnapshotId }: { SnapshotId: string }) => SnapshotId,
-  );
-/** What the host is told now, of one kind. */
-const listed = async <Kind extends HostTask['kind']>(kind: Kind) =>
-  (await host.sync({ tasks: host.tasks })).tasks.filter((task) => task.kind === kind) as Array<
-    Extract<HostTask, { kind: Kind }>
-  >;
-const until = async (isSo: () => Promise<boolean>) => {
-  for (let attempt = 0; attempt < 200; attempt++) {
-    if (await isSo()) return;
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-  throw new Error('it did not come about');
-};
-const completed = (id: string) => until(async () => (await describeOne(id)).State === 'completed');
 
 describe('CreateSnapshot', () => {
   test('answers once the point in time is fixed, and completes behind the answer', async () => {

@@ -166,6 +166,8 @@ export class FakeHost {
   fail: { code: string; message: string } | undefined;
   #perform: (task: HostTask) => Omit<TaskResult, 'taskId'> | undefined = done;
   #credentials: SyncRequest['credentials'] = [];
+  /** The size that it says an open volume has; undefined: it says none. */
+  sizeOf: (volumeId: string) => number | undefined = () => undefined;
   /** Every answer, newest last. */
   readonly answers: SyncResponse[] = [];
 
@@ -231,6 +233,7 @@ export class FakeHost {
         generation,
         state,
         ...(state === 'failed' ? { error: this.fail } : {}),
+        ...(this.sizeOf(volumeId) === undefined ? {} : { sizeBytes: this.sizeOf(volumeId) }),
       });
     }
     this.#held = held;
