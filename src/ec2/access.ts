@@ -8,6 +8,7 @@ import { denialSentence } from '../aws/denial.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { AccessRequest, Denial } from '../aws/service.ts';
 import type { InstanceRow, VolumeRow } from './records.ts';
+import { zoneIdOf } from './zones.ts';
 
 type Context = Record<string, string | readonly string[]>;
 
@@ -108,6 +109,7 @@ export function volumeContext(volume: {
   iops?: number | null;
   throughput?: number | null;
   key_arn?: string | null | undefined;
+  initialization_rate?: number | null | undefined;
 }): Context {
   return {
     ...zoneContext(volume.zone),
@@ -117,6 +119,7 @@ export function volumeContext(volume: {
     ...(volume.iops ? { 'ec2:VolumeIops': String(volume.iops) } : {}),
     ...(volume.throughput ? { 'ec2:VolumeThroughput': String(volume.throughput) } : {}),
     ...(volume.key_arn ? { 'ec2:KmsKeyId': volume.key_arn } : {}),
+    ...(volume.initialization_rate ? { 'ec2:VolumeInitializationRate': String(volume.initialization_rate) } : {}),
   };
 }
 

@@ -9,7 +9,7 @@ import {
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import { operation } from '../aws/service.ts';
-import { allowOnInstance } from './access.ts';
+import { allowOnInstance, attributeContext } from './access.ts';
 import { attachmentsOf } from './attachment-flow.ts';
 import { checkInstanceId, invalidCombination, invalidValue, missingParameter, stopIfDryRun } from './errors.ts';
 import { rootDeviceName } from './images.ts';
@@ -29,13 +29,27 @@ async function resolveInstance(call: Call, input: { readonly InstanceId?: string
   return { instance, tags: await tagsOf(call, instance.instance_id) };
 }
 
+/** What a request sets, by the names of its parameters. */
+function attributesOf(input: ModifyInstanceAttributeRequest): Record<string, string | boolean | undefined> {
+  const name = input.Attribute && input.Attribute[0]!.toUpperCase() + input.Attribute.slice(1);
+  return {
+    ...(name ? { [name]: input.Value } : {}),
+    DisableApiTermination: input.DisableApiTermination?.Value,
+    EbsOptimized: input.EbsOptimized?.Value,
+    InstanceType: input.InstanceType?.Value,
+    ...(input.BlockDeviceMappings?.length ? { BlockDeviceMapping: 'true' } : {}),
+  };
+}
+
 /** One attribute a request, by its own parameter or by `Attribute` and `Value`. */
 export const modifyInstanceAttribute = operation<ModifyInstanceAttributeRequest, object, OneInstance>({
   name: 'ModifyInstanceAttribute',
   schema: ModifyInstanceAttribute$,
   effect: 'writes',
   resolve: resolveInstance,
-  access: (call, _input, { instance, tags }) => [allowOnInstance(call, 'ModifyInstanceAttribute', instance, tags)],
+  access: (call, input, { instance, tags }) => [
+    allowOnInstance(call, 'ModifyInstanceAttribute', instance, tags, attributeContext(attributesOf(input))),
+  ],
   async handle(call, input, { instance }) {
     const flag = (own: boolean | undefined, name: string) =>
       own ?? (input.Attribute === name ? input.Value?.toLowerCase() === 'true' : undefined);

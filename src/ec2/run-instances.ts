@@ -12,7 +12,7 @@ import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import { newResourceId } from '../aws/ids.ts';
 import { type AccessRequest, operation } from '../aws/service.ts';
-import { allow, allowTagsOnCreate, requestTagContext, volumeContext } from './access.ts';
+import { allow, allowTagsOnCreate, requestTagContext, volumeContext, zoneContext } from './access.ts';
 import { beginAttach, beginShutdown, settleInstance } from './attachment-flow.ts';
 import { checkAttachable } from './attachments.ts';
 import { checkClientToken, earlierResult, rememberResult, tokenMismatch } from './client-tokens.ts';
@@ -60,6 +60,19 @@ interface Launch {
   readonly volumeTags: Tags;
 }
 
+/** There are no launch templates: everything is in the request. */
+const noTemplate = { 'ec2:IsLaunchTemplateResource': 'false' };
+
+/** What is true of the one image that there is. */
+const imageContext = {
+  ...noTemplate,
+  'ec2:ImageID': builtInImageId,
+  'ec2:ImageType': 'machine',
+  'ec2:Owner': 'amazon',
+  'ec2:Public': 'true',
+  'ec2:RootDeviceType': 'ebs',
+};
+
 /** Source: EC2 API reference, RunInstances. */
 export const runInstances = operation<RunInstancesRequest, Reservation, Launch>({
   name: 'RunInstances',
@@ -70,7 +83,8 @@ export const runInstances = operation<RunInstancesRequest, Reservation, Launch>(
     const instance = formatArn('ec2', call.region, call.account, 'instance/*');
     const volume = formatArn('ec2', call.region, call.account, 'volume/*');
     const context = {
-      'ec2:AvailabilityZone': launch.zone.name,
+      ...noTemplate,
+      ...zoneContext(launch.zone.name),
       'ec2:InstanceType': launch.type,
       'ec2:RootDeviceType': 'ebs',
       'ec2:Tenancy': 'default',
@@ -81,10 +95,11 @@ export const runInstances = operation<RunInstancesRequest, Reservation, Launch>(
         call,
         'RunInstances',
         `arn:${partitionOf(call.region)}:ec2:${call.region}::image/${builtInImageId}`,
-        context,
+        imageContext,
       ),
       ...launch.volumes.flatMap(({ settings, key, restore, source }) => [
         allow(call, 'RunInstances', volume, {
+          ...noTemplate,
           ...volumeContext({ ...settings, zone: launch.zone.name, encrypted: key === undefined ? 0 : 1 }),
           ...(restore ? { 'ec2:ParentSnapshot': snapshotArn(restore.snapshot) } : {}),
           ...requestTagContext(launch.volumeTags),

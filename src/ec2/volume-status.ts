@@ -15,7 +15,7 @@ import type { Call } from '../aws/call.ts';
 import { matchesFilters } from '../aws/filters.ts';
 import { pageToken } from '../aws/pagination.ts';
 import { type AccessRequest, operation } from '../aws/service.ts';
-import { allow, allowOnVolume } from './access.ts';
+import { allow, allowOnVolume, attributeContext } from './access.ts';
 import { checkVolumeId, missingParameter, stopIfDryRun, volumesNotFound } from './errors.ts';
 import { listRequest, pageMax } from './list-request.ts';
 import { type AttachmentRow, tables, type VolumeRow } from './records.ts';
@@ -212,7 +212,15 @@ export const modifyVolumeAttribute = operation<ModifyVolumeAttributeRequest, obj
   schema: ModifyVolumeAttribute$,
   effect: 'writes',
   resolve: resolveVolume,
-  access: (call, _input, { volume, tags }) => [allowOnVolume(call, 'ModifyVolumeAttribute', volume, tags)],
+  access: (call, input, { volume, tags }) => [
+    allowOnVolume(
+      call,
+      'ModifyVolumeAttribute',
+      volume,
+      tags,
+      attributeContext({ AutoEnableIO: input.AutoEnableIO?.Value }),
+    ),
+  ],
   async handle(call, input, { volume }) {
     const value = input.AutoEnableIO?.Value;
     if (value === undefined) throw missingParameter('autoEnableIO');

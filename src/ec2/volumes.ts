@@ -72,6 +72,7 @@ export const createVolume = operation<CreateVolumeRequest, Volume, PlannedVolume
       zone: zone.name,
       encrypted: key === undefined ? 0 : 1,
       key_arn: input.KmsKeyId,
+      initialization_rate: input.VolumeInitializationRate,
     });
     const parent: Record<string, string> = restore ? { 'ec2:ParentSnapshot': snapshotArn(restore.snapshot) } : {};
     return [

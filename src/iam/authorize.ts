@@ -62,9 +62,12 @@ export async function decide(
   const denying = denyingPolicy(request, side);
   if (denying) return { request, explicit: true, reason: `an explicit deny in ${denying}` };
   const refusal = refusalOf(call, request, side);
+  if (refusal === undefined) return undefined;
   // Grants cost a look-up, and for an account's root they hardly ever decide: they come last.
-  if (refusal === undefined || allowsByGrant(await request.grants?.(), call, request, side)) return undefined;
-  return { request, explicit: false, reason: refusal };
+  const grants = matchingGrants(await request.grants?.(), call, request);
+  if (grants.some((grant) => isWithinLimits(grant, call, side))) return undefined;
+  // One that is to the caller's account, or its role, is kept from it by its own side.
+  return { request, explicit: false, reason: (grants.length > 0 && identityRefusal(request, side)) || refusal };
 }
 
 /**
@@ -165,15 +168,6 @@ function lazyContext(call: Call, request: AccessRequest, tags: PrincipalTags): R
   let context: RequestContext | undefined;
   const made = () => (context ??= requestContext(call, request, tags));
   return { get: (key) => made().get(key), isMultivalued: (key) => made().isMultivalued(key) };
-}
-
-function allowsByGrant(
-  grants: readonly GrantStatement[] | undefined,
-  call: Call,
-  request: AccessRequest,
-  side: Side,
-): boolean {
-  return matchingGrants(grants, call, request).some((grant) => isWithinLimits(grant, call, side));
 }
 
 /** The grants that give the caller, or its account, what it asks for. */

@@ -216,18 +216,19 @@ export async function putTags(call: Call, resourceId: string, tags: readonly Tag
     throw limitExceeded(`The number of tags has reached the maximum limit. Limit: ${tagsMax}`);
 }
 
-/** Leave to do `action` to an identity. */
+/** Leave to do `action` to an identity; a request that sets its boundary is about the new one. */
 export function accessTo(
   call: Call,
   action: string,
-  { arn, tags }: Pick<NamedIdentity, 'arn' | 'tags'>,
+  { arn, tags, found }: Pick<NamedIdentity, 'arn' | 'tags'> & { readonly found?: Partial<Identity> | undefined },
   context: Conditions = {},
 ): AccessRequest {
+  const boundary: Conditions = found?.boundary_arn ? { 'iam:PermissionsBoundary': found.boundary_arn } : {};
   const resourceTags = tags.flatMap(({ Key, Value }) => [
     [`aws:ResourceTag/${Key}`, Value],
     [`iam:ResourceTag/${Key}`, Value],
   ]);
-  return iamAccess(call, action, arn, { ...Object.fromEntries(resourceTags), ...context });
+  return iamAccess(call, action, arn, { ...Object.fromEntries(resourceTags), ...boundary, ...context });
 }
 
 /** Leave to make a user or role: with a boundary, and with tags, which takes leave of its own. */

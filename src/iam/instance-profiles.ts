@@ -157,7 +157,9 @@ function onProfile<Output>(
     access: (call, _input, { arn, role }) => [
       iamAccess(call, name, arn),
       // Who gives a role to instances must be allowed to hand it on.
-      ...(role && name.startsWith('Add') ? [accessTo(call, 'PassRole', role)] : []),
+      ...(role && name.startsWith('Add')
+        ? [accessTo(call, 'PassRole', role, { 'iam:PassedToService': 'ec2.amazonaws.com' })]
+        : []),
     ],
     handle(call, _input, subject) {
       if (!subject.row) throw noSuchEntity(`Instance Profile ${subject.name} cannot be found.`);

@@ -18,6 +18,7 @@ import { createAccessKey } from './access-keys.ts';
 import { check, limitExceeded, noSuchEntity } from './errors.ts';
 import { accessTo, existing, iamAccess, type NamedIdentity, tablesOf } from './identities.ts';
 import { pageAfter, pageOf, pageRows, pageRules } from './paging.ts';
+import { identityArn } from './principals.ts';
 import type { IamTables, Identity } from './records.ts';
 import { resolveUserOrCaller } from './users.ts';
 
@@ -164,7 +165,7 @@ const getAccessKeyLastUsed = operation<GetAccessKeyLastUsedRequest, GetAccessKey
       key && (await iam.selectFrom('iam_identities').selectAll().where('id', '=', key.identity_id).executeTakeFirst());
     return key && user && { key, user };
   },
-  access: (call) => [iamAccess(call, 'GetAccessKeyLastUsed', '*')],
+  access: (call, _input, found) => [iamAccess(call, 'GetAccessKeyLastUsed', found ? identityArn(found.user) : '*')],
   handle(_call, input, found) {
     if (!found) throw noSuchKey(input.AccessKeyId!);
     const { key, user } = found;

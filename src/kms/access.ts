@@ -1,4 +1,6 @@
 /** What a caller must be allowed to do with a key, for the pipeline to decide. */
+import type { GrantConstraints } from '@aws-sdk/client-kms';
+import { formatArn } from '../aws/arn.ts';
 import type { Call } from '../aws/call.ts';
 import { denialSentence } from '../aws/denial.ts';
 import { AwsError } from '../aws/errors.ts';
@@ -36,6 +38,25 @@ export function keyAccess(
 export function accountAccess(call: Call, action: string, resource = '*', conditions: Conditions = {}): AccessRequest {
   return { action: `kms:${action}`, resource, resourceAccount: call.account, context: conditions };
 }
+
+/** The condition keys of a grant's constraints. Source: KMS developer guide, `kms:GrantConstraintType`. */
+export function constraintConditions(constraints: GrantConstraints | undefined): Conditions {
+  const { EncryptionContextEquals: equals, EncryptionContextSubset: subset, SourceArn } = constraints ?? {};
+  const types = [
+    ...(equals ? ['EncryptionContextEquals'] : []),
+    ...(subset ? ['EncryptionContextSubset'] : []),
+    ...(SourceArn ? ['SourceArn'] : []),
+  ];
+  return {
+    ...(SourceArn ? { 'kms:GrantConstraintSourceArn': SourceArn } : {}),
+    ...(types.length > 0 ? { 'kms:GrantConstraintType': types.length === 1 ? types[0]! : types } : {}),
+    ...contextConditions({ ...subset, ...equals }),
+  };
+}
+
+/** What stands for a key that is yet to be made, where leave is for keys. */
+export const newKeyArn = ({ region, account }: Pick<Call, 'region' | 'account'>) =>
+  formatArn('kms', region, account, 'key/*');
 
 /** The condition keys of an encryption context. Source: KMS developer guide, `kms:EncryptionContext:context-key`. */
 export function contextConditions(context: Readonly<Record<string, string>> | undefined): Conditions {

@@ -11,7 +11,7 @@ import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import { operation } from '../aws/service.ts';
 import { boolean, oneOf, structure, text, validate } from '../aws/validate.ts';
-import { accountAccess, type Conditions } from './access.ts';
+import { accountAccess, type Conditions, newKeyArn } from './access.ts';
 import { descriptionText, policyText } from './constraints.ts';
 import { noCustomKeyStores } from './custom-key-stores.ts';
 import { newKeyId, newMultiRegionKeyId } from './key-ids.ts';
@@ -59,7 +59,9 @@ export function createKey(store: KeyStore) {
     },
     access: (call, request, plan) => [
       accountAccess(call, 'CreateKey', '*', conditions(request, plan)),
-      ...(request.Tags?.length ? [accountAccess(call, 'TagResource', '*', tagConditions(request.Tags))] : []),
+      ...(request.Tags?.length
+        ? [accountAccess(call, 'TagResource', newKeyArn(call), tagConditions(request.Tags))]
+        : []),
     ],
     async handle(call, request, plan) {
       const row = newRow(call, request, plan);
@@ -160,7 +162,9 @@ export async function checkKeyCount(call: Call): Promise<void> {
 function conditions(request: CreateKeyRequest, plan: Plan): Conditions {
   return {
     'kms:KeySpec': plan.spec,
+    'kms:CustomerMasterKeySpec': plan.spec,
     'kms:KeyUsage': plan.usage,
+    'kms:CustomerMasterKeyUsage': plan.usage,
     'kms:KeyOrigin': plan.origin,
     'kms:MultiRegion': String(request.MultiRegion ?? false),
     ...(request.MultiRegion ? { 'kms:MultiRegionKeyType': 'PRIMARY' } : {}),

@@ -4,9 +4,9 @@ import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import { type AccessRequest, type GrantStatement, operation, type PolicyDocument } from '../aws/service.ts';
 import { boolean, structure, text, validate } from '../aws/validate.ts';
-import { accessDenied, keyAccess, requireSeen } from './access.ts';
+import { accessDenied, constraintConditions, keyAccess, requireSeen } from './access.ts';
 import { grantIdText, keyIdText } from './constraints.ts';
-import type { GrantRow } from './grant-lookup.ts';
+import { type GrantRow, grantConstraints } from './grant-lookup.ts';
 import { checkGrantId, deleteGrant, findGrant, grantNotFound } from './grant-store.ts';
 import { openGrantToken } from './grant-tokens.ts';
 import { findKey, type KeySubject, missingKey } from './identifiers.ts';
@@ -62,7 +62,8 @@ export const retireGrant = (store: KeyStore) =>
  * by identity policies. Key policies can't allow it; what they deny is denied.
  */
 function retirement(call: Call, { key: subject, grant }: GrantSubject): AccessRequest {
-  const { onlyVia: _, ...request } = keyAccess(call, subject, 'RetireGrant');
+  const conditions = grant ? constraintConditions(grantConstraints(grant)) : {};
+  const { onlyVia: _, ...request } = keyAccess(call, subject, 'RetireGrant', conditions);
   return {
     ...request,
     resourcePolicy: denialsOf(subject.key.policyDocument),

@@ -13,7 +13,7 @@ import { AwsError } from '../aws/errors.ts';
 import { isUniqueId } from '../aws/policy-principals.ts';
 import { operation } from '../aws/service.ts';
 import { boolean, required, structure, validate } from '../aws/validate.ts';
-import { accountAccess, type Conditions, contextConditions, keyAccess, requireSeen } from './access.ts';
+import { accountAccess, type Conditions, constraintConditions, keyAccess, requireSeen } from './access.ts';
 import { grantIdText, keyIdText, markerText, pageLimit, principalText, servicePrincipalText } from './constraints.ts';
 import { findGrants, type GrantRow, grantConstraints } from './grant-lookup.ts';
 import { retireGrant } from './grant-retirement.ts';
@@ -222,13 +222,6 @@ function forAwsResource(call: Call): Conditions {
 }
 
 function createGrantConditions(call: Call, input: CreateGrantRequest): Conditions {
-  const { EncryptionContextEquals: equals, EncryptionContextSubset: subset, SourceArn } = input.Constraints ?? {};
-  const context = { ...subset, ...equals };
-  const types = [
-    ...(equals ? ['EncryptionContextEquals'] : []),
-    ...(subset ? ['EncryptionContextSubset'] : []),
-    ...(SourceArn ? ['SourceArn'] : []),
-  ];
   return {
     ...forAwsResource(call),
     'kms:GrantOperations': input.Operations!,
@@ -236,9 +229,7 @@ function createGrantConditions(call: Call, input: CreateGrantRequest): Condition
     ...(input.GranteeServicePrincipal ? { 'kms:GranteeServicePrincipal': input.GranteeServicePrincipal } : {}),
     ...(input.RetiringPrincipal ? { 'kms:RetiringPrincipal': input.RetiringPrincipal } : {}),
     ...(input.RetiringServicePrincipal ? { 'kms:RetiringServicePrincipal': input.RetiringServicePrincipal } : {}),
-    ...(SourceArn ? { 'kms:GrantConstraintSourceArn': SourceArn } : {}),
-    ...(types.length > 0 ? { 'kms:GrantConstraintType': types.length === 1 ? types[0]! : types } : {}),
-    ...contextConditions(context),
+    ...constraintConditions(input.Constraints),
   };
 }
 

@@ -235,6 +235,9 @@ async function readKey(db: AnyDatabase, region: string, keyId: string): Promise<
     conditions: {
       'kms:KeySpec': row.key_spec,
       'kms:KeyUsage': row.key_usage,
+      // Their names of old, which policies may still have.
+      'kms:CustomerMasterKeySpec': row.key_spec,
+      'kms:CustomerMasterKeyUsage': row.key_usage,
       'kms:KeyOrigin': row.origin,
       'kms:MultiRegion': String(row.primary_region !== null),
       ...(row.primary_region !== null

@@ -15,7 +15,7 @@ import { AwsError } from '../aws/errors.ts';
 import { regions } from '../aws/regions.ts';
 import { operation } from '../aws/service.ts';
 import { boolean, required, structure, text } from '../aws/validate.ts';
-import { accountAccess, keyAccess } from './access.ts';
+import { accountAccess, keyAccess, newKeyArn } from './access.ts';
 import { descriptionText, keyIdText, policyText } from './constraints.ts';
 import { checkKeyCount } from './create-key.ts';
 import { keyNotFound } from './identifiers.ts';
@@ -107,7 +107,7 @@ const createReplicaKey = (store: KeyStore) =>
         'kms:BypassPolicyLockoutSafetyCheck': String(input.BypassPolicyLockoutSafetyCheck ?? false),
         ...tagConditions(input.Tags),
       }),
-      ...(input.Tags?.length ? [accountAccess(call, 'TagResource', '*', tagConditions(input.Tags))] : []),
+      ...(input.Tags?.length ? [accountAccess(call, 'TagResource', newKeyArn(call), tagConditions(input.Tags))] : []),
     ],
     async handle(call, input, primary) {
       const { region } = call;
