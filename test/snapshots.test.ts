@@ -2,7 +2,7 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import type { CreateSnapshotTask, DeleteSnapshotTask } from '../src/aws/host-protocol.ts';
 import { eachInItsWorld, type SnapshotWorld, until } from './support/snapshots.ts';
-import { account, done, type FakeHost, half, otherAccount, stranger, type World, zone } from './support/world.ts';
+import { account, done, FakeHost, half, otherAccount, stranger, type World, zone } from './support/world.ts';
 
 const held = eachInItsWorld();
 const volume: SnapshotWorld['volume'] = (...input) => held.current.volume(...input);
@@ -250,5 +250,47 @@ describe('DeleteSnapshot', () => {
     await expect(world.ec2('DeleteSnapshot', { SnapshotId: id })).rejects.toMatchObject({
       code: 'InvalidSnapshot.NotFound',
     });
+  });
+});
+
+describe('hosts and their block store', () => {
+  const stores = async () =>
+    Object.fromEntries(
+      (await world.call('coffer', 'DescribeHosts')).Hosts.map(
+        (each: { HostId: string; BlockStoreProblem: string | null }) => [each.HostId, each.BlockStoreProblem],
+      ),
+    );
+
+  test('the first that a host has is the installation’s; a host with another gets no work on snapshots', async () => {
+    const other = new FakeHost(world, { hostId: 'other', blockStoreId: 'store-2' });
+    const silent = new FakeHost(world, { hostId: 'silent', blockStoreId: null });
+    await other.catchUp();
+    await silent.catchUp();
+    expect(await stores()).toEqual({
+      local: null,
+      other: expect.stringContaining('store-2'),
+      silent: expect.stringContaining('has not said yet'),
+    });
+    await host.stop();
+    world.clock.advance(61_000);
+    await other.sync();
+    await silent.sync();
+    const VolumeId = await volume();
+    await expect(snapshot(VolumeId)).rejects.toMatchObject({ code: 'IncorrectState' });
+  });
+
+  test('what a lost host left is taken over by one that reaches the same store', async () => {
+    const id = await snapshot(await volume());
+    await completed(id);
+    host.perform = () => ({ state: 'running' });
+    const { SnapshotId: copy } = await world.ec2('CopySnapshot', { SourceSnapshotId: id, SourceRegion: 'us-east-1' });
+    expect(await listed('copySnapshot')).toMatchObject([{ snapshotId: copy }]);
+    await host.stop();
+    world.clock.advance(61_000);
+    const next = new FakeHost(world, { hostId: 'next' });
+    await next.catchUp();
+    expect(await describeOne(copy)).toMatchObject({ State: 'completed' });
+    // It is nobody else's any more, should the lost one come back.
+    expect((await host.sync()).tasks).toEqual([]);
   });
 });

@@ -14,6 +14,8 @@ interface HostStatus {
   readonly Zones?: readonly string[] | string;
   readonly Version?: string;
   readonly DataDirectory?: string;
+  /** Why it gets no work on snapshots. */
+  readonly BlockStoreProblem?: string | null;
 }
 
 export function statusCommand(): Command {
@@ -79,6 +81,9 @@ async function status(options: ConnectionOptions & { json?: boolean }): Promise<
       host.DataDirectory ?? '',
     ]),
   );
+  for (const host of hosts)
+    if (host.Connected && host.BlockStoreProblem)
+      printLine(`\n${host.HostId} gets no work on snapshots: ${host.BlockStoreProblem}.`);
 }
 
 /** The hosts, which only the operator may see: undefined for anyone else. */

@@ -9,6 +9,7 @@ import { findHost, isLive, servesZone } from './host-store.ts';
 import { encryptionContext } from './keys.ts';
 import { type HostRow, tables, type VolumeRow } from './records.ts';
 import { type Tags, tagsOf } from './tag-store.ts';
+import { blockStoreProblem, installedBlockStore } from './task-store.ts';
 import { volumeResource } from './trail.ts';
 import { findVolume } from './volume-store.ts';
 
@@ -104,6 +105,10 @@ export interface HostStatus {
   readonly Instances: number;
   readonly Attachments: { readonly Open: number; readonly Pending: number; readonly Failed: number };
   readonly Tasks: { readonly Waiting: number; readonly Failed: number };
+  /** The block store that it reaches; null while it hasn't said. */
+  readonly BlockStoreId: string | null;
+  /** Why it gets no work on snapshots; null when it does. */
+  readonly BlockStoreProblem: string | null;
 }
 
 export interface SystemStatus {
@@ -139,6 +144,7 @@ export const describeHosts = operation<object, SystemStatus>({
       .select(['ec2_instances.host_id', 'ec2_attachments.desired', 'ec2_attachments.observed'])
       .execute();
     const tasks = await db.selectFrom('ec2_tasks').select(['host_id', 'error']).execute();
+    const store = await installedBlockStore(call);
     const { volumes } = await db
       .selectFrom('ec2_volumes')
       .select((select) => select.fn.countAll<number>().as('volumes'))
@@ -159,6 +165,8 @@ export const describeHosts = operation<object, SystemStatus>({
           Instances: instances.filter((instance) => instance.host_id === host.host_id).length,
           Attachments: { Open: observed('attached'), Pending: observed('none'), Failed: observed('failed') },
           Tasks: { Waiting: given.length, Failed: given.filter((task) => task.error !== null).length },
+          BlockStoreId: host.block_store_id,
+          BlockStoreProblem: blockStoreProblem(host, store) ?? null,
         };
       }),
       UnplacedInstances: instances.filter((instance) => instance.host_id === null).length,

@@ -26,6 +26,8 @@ export class Attachment {
   #open:
     | { readonly volume: OpenAttachment; readonly generation: number; readonly desired: DesiredAttachment }
     | undefined;
+  /** The size that what is open has now. */
+  #sizeBytes = 0;
   #opening: AbortController | undefined;
   #running: Promise<void> | undefined;
   #retryTimer: NodeJS.Timeout | undefined;
@@ -125,6 +127,7 @@ export class Attachment {
         if (failure.stopped) this.#broke(opened, failure.message);
       });
       this.#failures = 0;
+      this.#sizeBytes = desired.sizeBytes;
       const size = this.#desired?.sizeBytes ?? 0;
       if (size > desired.sizeBytes) void this.#resize(opened, size);
       this.#report(desired, 'attached');
@@ -162,6 +165,9 @@ export class Attachment {
     try {
       await volume.resize(sizeBytes);
       this.#world.log.info({ volume: this.volumeId, sizeBytes }, 'grown');
+      if (this.#open?.volume !== volume) return;
+      this.#sizeBytes = Math.max(this.#sizeBytes, sizeBytes);
+      if (this.#observed?.state === 'attached') this.#report(this.#open.desired, 'attached');
     } catch (error) {
       this.#world.log.error({ volume: this.volumeId, sizeBytes, error: String(error) }, 'not grown');
     }
@@ -178,7 +184,8 @@ export class Attachment {
 
   #report(desired: DesiredAttachment, state: ObservedAttachment['state'], error?: AttachmentError): void {
     const { volumeId, instanceId, device, generation } = desired;
-    this.#observed = { volumeId, instanceId, device, generation, state, ...(error ? { error } : {}) };
+    const size = state === 'attached' ? { sizeBytes: this.#sizeBytes } : {};
+    this.#observed = { volumeId, instanceId, device, generation, state, ...(error ? { error } : {}), ...size };
     this.#world.news();
   }
 }
