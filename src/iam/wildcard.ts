@@ -30,8 +30,10 @@ export function matchesWildcard(pattern: string, text: string): boolean {
  * keys) must not be had by a look-alike that Unicode folds to the same letters (the Kelvin sign to `k`).
  */
 export function lowerCaseAscii(text: string): string {
-  return /[A-Z]/.test(text) ? text.replace(/[A-Z]+/g, (letters) => letters.toLowerCase()) : text;
+  return isAscii.test(text) ? text.toLowerCase() : text.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
 }
+
+const isAscii = /^[\x00-\x7f]*$/;
 
 /**
  * Whether the ARN `text` matches the ARN `pattern`. A wildcard stays within its segment (the text between two colons),
@@ -39,6 +41,7 @@ export function lowerCaseAscii(text: string): string {
  * wildcards match anything. Source: IAM user guide, "IAM JSON policy elements: Resource", on wildcards.
  */
 export function matchesArn(pattern: string, text: string): boolean {
+  if (pattern === '*') return true;
   if (!matchesWildcard(pattern, text)) return false;
   // Only a wildcard inside a segment could have matched too much.
   if (!/[?]|[*](?![*]|:|$)/.test(pattern)) return true;

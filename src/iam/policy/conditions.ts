@@ -6,6 +6,8 @@ import { resolveVariables } from './variables.ts';
 export interface Condition {
   readonly key: string;
   readonly values: readonly string[];
+  /** Whether `${` is in one of the values. */
+  readonly mayHaveVariables: boolean;
   readonly test: 'null' | 'value' | 'unknown';
   readonly operator: Operator;
   readonly set: 'any' | 'all' | undefined;
@@ -22,11 +24,11 @@ export function compileConditions(
   block: Readonly<Record<string, Readonly<Record<string, string | readonly string[]>>>>,
 ): readonly Condition[] {
   return Object.entries(block).flatMap(([name, keys]) =>
-    Object.entries(keys).map(([key, values]) => ({
-      key,
-      values: (Array.isArray(values) ? values : [values]).map(String),
-      ...parseOperator(name),
-    })),
+    Object.entries(keys).map(([key, listed]) => {
+      const values = (Array.isArray(listed) ? listed : [listed]).map(String);
+      const mayHaveVariables = values.some((value) => value.includes('${'));
+      return { key, values, mayHaveVariables, ...parseOperator(name) };
+    }),
   );
 }
 
@@ -67,9 +69,10 @@ function meets(condition: Condition, context: RequestContext, hasVariables: bool
     if (condition.ifExists || condition.set === 'all') return true;
     return isNegated && condition.set !== 'any';
   }
-  const wanted = condition.values
-    .map((value) => (hasVariables && takesVariables ? resolveVariables(value, context) : value))
-    .filter((value) => value !== undefined);
+  const wanted =
+    hasVariables && takesVariables && condition.mayHaveVariables
+      ? condition.values.map((value) => resolveVariables(value, context)).filter((value) => value !== undefined)
+      : condition.values;
   const isMet = (value: string) => {
     if (isNegated && !(isOfKind(value) && wanted.every(isOfKind))) return whenInDoubt;
     return wanted.some((pattern) => matches(value, pattern)) !== isNegated;

@@ -2,7 +2,7 @@
  * The condition operators: whether one value of the request meets one value of the policy.
  * Source: IAM user guide, "IAM JSON policy elements: Condition operators".
  */
-import { BlockList, isIP } from 'node:net';
+import { isIP } from 'node:net';
 import { matchesWildcard } from '../wildcard.ts';
 import { literally, plainText } from './variables.ts';
 
@@ -112,28 +112,59 @@ function toTime(text: string): number | undefined {
   return Number.isNaN(time) ? undefined : time;
 }
 
+/** An address, or a range of them: `bits` is the network's address. */
 interface AddressRange {
-  readonly network: string;
+  readonly family: 4 | 6;
+  readonly bits: bigint;
   readonly prefix: number;
-  readonly type: 'ipv4' | 'ipv6';
+}
+
+/** The same few ranges of policies, and addresses of clients, come again and again. */
+const ranges = new Map<string, AddressRange | undefined>();
+const rangesMax = 1000;
+
+function addressRange(text: string): AddressRange | undefined {
+  const known = ranges.get(text);
+  if (known || ranges.has(text)) return known;
+  if (ranges.size >= rangesMax) ranges.clear();
+  const range = parseAddressRange(text);
+  ranges.set(text, range);
+  return range;
 }
 
 /** A range in CIDR notation, or one address; an IPv4 address within IPv6 is the IPv4 address. */
-function addressRange(text: string): AddressRange | undefined {
+function parseAddressRange(text: string): AddressRange | undefined {
   const [network, prefixText] = text.replace(/^::ffff:(?=\d+\.)/i, '').split('/') as [string, string?];
   const family = isIP(network);
-  const bits = family === 4 ? 32 : 128;
-  const prefix = prefixText === undefined ? bits : Number(prefixText);
-  if (family === 0 || prefixText === '' || !Number.isInteger(prefix) || prefix < 0 || prefix > bits) return undefined;
-  return { network, prefix, type: family === 4 ? 'ipv4' : 'ipv6' };
+  const length = family === 4 ? 32 : 128;
+  const prefix = prefixText === undefined ? length : Number(prefixText);
+  if (family === 0 || prefixText === '' || !Number.isInteger(prefix) || prefix < 0 || prefix > length) return undefined;
+  return family === 4 ? { family, bits: ipv4Bits(network), prefix } : { family: 6, bits: ipv6Bits(network), prefix };
+}
+
+function ipv4Bits(address: string): bigint {
+  return address.split('.').reduce((bits, byte) => (bits << 8n) | BigInt(byte), 0n);
+}
+
+/** RFC 4291, section 2.2; a zone (`%eth0`) is no part of the address. */
+function ipv6Bits(address: string): bigint {
+  const [whole] = address.split('%') as [string];
+  const hexadecimal = whole.replace(/\d+\.\d+\.\d+\.\d+$/, (ipv4) => {
+    const bits = ipv4Bits(ipv4);
+    return `${(bits >> 16n).toString(16)}:${(bits & 0xffffn).toString(16)}`;
+  });
+  const [head, tail] = hexadecimal.split('::') as [string, string?];
+  const groups = (part: string | undefined) => (part ? part.split(':') : []);
+  const [first, last] = [groups(head), groups(tail)];
+  const zeros = Array.from({ length: 8 - first.length - last.length }, () => '0');
+  return [...first, ...zeros, ...last].reduce((bits, group) => (bits << 16n) | BigInt(`0x${group}`), 0n);
 }
 
 function inAddressRange(actual: string, wanted: string): boolean {
   const [address, range] = [addressRange(actual), addressRange(wanted)];
-  if (!address || address.type !== range?.type) return false;
-  const block = new BlockList();
-  block.addSubnet(range.network, range.prefix, range.type);
-  return block.check(address.network, address.type);
+  if (!address || address.family !== range?.family) return false;
+  const length = range.family === 4 ? 32 : 128;
+  return (address.bits ^ range.bits) >> BigInt(length - range.prefix) === 0n;
 }
 
 /** ARNs match part by part: a wildcard never reaches over one of the first five colons. */

@@ -5,6 +5,8 @@ const literalStar = '\u{E000}';
 const literalQuestion = '\u{E001}';
 /** In place of those two characters themselves, so that nobody passes them off as a wildcard. */
 const privateUse = /[\u{E000}\u{E001}]/gu;
+/** Most texts have none of this. */
+const special = /[*?\u{E000}\u{E001}]/u;
 
 /**
  * Puts the request's values in place of policy variables (`${aws:username}`, `${aws:PrincipalTag/team, 'none'}`).
@@ -41,6 +43,7 @@ export function withAnyValues(pattern: string): string {
 
 /** Makes a text match only itself in `matchesPattern`. */
 export function literally(text: string): string {
+  if (!special.test(text)) return text;
   return text.replace(privateUse, '\u{FFFD}').replaceAll('*', literalStar).replaceAll('?', literalQuestion);
 }
 
