@@ -123,7 +123,11 @@ class View implements SnapshotView {
     if (index < this.watermark) {
       throw new PointInTimeError('Lost', 'the volume has been written to where its blocks had been copied already');
     }
-    if (this.#restore.isUnrestored(index)) return 'unrestored';
+    if (this.#restore.isUnrestored(index)) {
+      // It may also be lost, which waiting does not mend.
+      this.#catchUp();
+      return 'unrestored';
+    }
     const inImage = this.#readImage(index, bytes);
     this.#catchUp();
     const savers = this.#chain.filter((cow) => cow.hasSaved(index));

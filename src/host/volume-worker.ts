@@ -171,8 +171,9 @@ function resize(sizeBytes: number, { files, file }: Stack): void {
   file.grow(sizeBytes);
 }
 
-async function close(graceMs: number, { top, files }: Stack): Promise<void> {
+async function close(graceMs: number, { top, files, restore }: Stack): Promise<void> {
   await Promise.all([...listeners.values()].map((server) => server.close(graceMs)));
+  restore?.stop();
   let failure: unknown;
   try {
     await flush(top);

@@ -38,6 +38,8 @@ export interface RestoreDevice extends Device {
   /** Begins to restore in the background. */
   start(): void;
   setRate(mibPerSecond: number | undefined): void;
+  /** Ends the restoring, for a flush and `close` to follow. */
+  stop(): void;
   readonly left: number;
 }
 
@@ -55,6 +57,7 @@ class Restore implements RestoreDevice {
   #unflushed: number[] = [];
   #left: number;
   #sourceXts: Xts | undefined;
+  #isStopped = false;
   #isClosed = false;
 
   constructor(options: RestoreOptions) {
@@ -164,9 +167,14 @@ class Restore implements RestoreDevice {
     else this.#group.flush(done);
   }
 
-  close(): void {
-    this.#isClosed = true;
+  stop(): void {
+    this.#isStopped = true;
     this.#fetches.close();
+  }
+
+  close(): void {
+    this.stop();
+    this.#isClosed = true;
     this.#closeSource();
     this.#below.close();
   }
@@ -257,9 +265,9 @@ class Restore implements RestoreDevice {
   }
 
   #finish(): void {
-    if (this.#isClosed) return;
+    if (this.#isStopped) return;
     this.flush((error) => {
-      if (this.#isClosed) return;
+      if (this.#isStopped) return;
       if (error) {
         const { code, message } = error as DeviceError;
         this.#options.trouble({ code, message, final: true });
@@ -267,7 +275,7 @@ class Restore implements RestoreDevice {
       }
       this.#map.restored();
       fdatasync(this.#map.fd, (syncError) => {
-        if (this.#isClosed) return;
+        if (this.#isStopped) return;
         if (syncError) return this.#options.trouble({ code: 'EIO', message: syncError.message, final: true });
         this.#fetches.close();
         this.#closeSource();

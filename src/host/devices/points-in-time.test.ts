@@ -1,0 +1,288 @@
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { expect, it } from 'vitest';
+import { pointOf, removeCow } from '../../blocks/copy-before-write.ts';
+import type { SnapshotView } from '../../blocks/snapshot-view.ts';
+import { blockBytes } from '../../blocks/store.ts';
+import { createXts } from '../../crypto/xts.ts';
+import { type TestSource, TestVolume, transform } from './testing-volume.ts';
+
+const firstBlocks = 5;
+const growBlocks = 2;
+const maxPending = 4;
+
+interface Pending {
+  readonly snapshotId: string;
+  readonly contents: Buffer;
+  /** What the snapshot before it held, if its change set is to be relative to that. */
+  readonly before: { snapshotId: string; contents: Buffer } | undefined;
+  readonly view: SnapshotView;
+  watermark: number;
+  isLost: boolean;
+}
+
+const offset = fc.oneof(
+  // Around the edges of blocks and units, where mistakes are.
+  fc
+    .tuple(fc.nat(firstBlocks + growBlocks - 1), fc.integer({ min: -9000, max: 9000 }))
+    .map(([block, shift]) => block * blockBytes + shift),
+  fc.nat((firstBlocks + growBlocks) * blockBytes - 1),
+);
+const length = fc.oneof(fc.nat(600), fc.nat(30_000), fc.constantFrom(4096, 65_536, blockBytes, 2 * blockBytes));
+const step = fc.record({
+  kind: fc.constantFrom(
+    ...[
+      'write',
+      'write',
+      'write',
+      'write',
+      'zero',
+      'trim',
+      'allocate',
+      'read',
+      'mark',
+      'mark',
+      'copy',
+      'copy',
+      'finish',
+    ],
+    ...['abandon', 'flush', 'reopen', 'kill', 'torn', 'halfMark', 'grow', 'crash', 'look'],
+  ),
+  offset,
+  length,
+  pick: fc.nat(1000),
+});
+
+class Model {
+  readonly directory: string;
+  readonly volume: TestVolume;
+  readonly source: { readonly contents: Buffer } | undefined;
+  contents: Buffer;
+  pending: Pending[] = [];
+  last: { snapshotId: string; contents: Buffer } | undefined;
+  snapshots = 0;
+
+  constructor(directory: string, volume: TestVolume, source: { readonly contents: Buffer } | undefined) {
+    this.directory = directory;
+    this.volume = volume;
+    this.source = source;
+    this.contents = source ? Buffer.from(source.contents) : Buffer.alloc(firstBlocks * blockBytes);
+  }
+
+  async carryOut({ kind, offset, length, pick }: { kind: string; offset: number; length: number; pick: number }) {
+    const from = Math.min(Math.max(offset, 0), this.contents.length);
+    const to = Math.min(from + length, this.contents.length);
+    switch (kind) {
+      case 'write': {
+        const data = randomBytes(to - from);
+        await this.volume.write(from, data);
+        data.copy(this.contents, from);
+        return;
+      }
+      case 'zero':
+      case 'allocate':
+        await this.volume.zero(from, to - from, kind === 'allocate');
+        this.contents.fill(0, from, to);
+        return;
+      case 'trim': {
+        await this.volume.trim(from, to - from);
+        const first = Math.ceil(from / 4096) * 4096;
+        const end = Math.floor(to / 4096) * 4096;
+        if (end > first) this.contents.fill(0, first, end);
+        return;
+      }
+      case 'read':
+        expect((await this.volume.read(from, to - from)).equals(this.contents.subarray(from, to))).toBe(true);
+        return;
+      case 'flush':
+        return this.volume.flush();
+      case 'reopen':
+        return this.volume.reopen();
+      case 'kill':
+      case 'torn':
+        return this.volume.kill(kind === 'torn');
+      case 'crash':
+        return this.#crash(pick % 2 === 0);
+      case 'grow':
+        return this.#grow();
+      case 'mark':
+        return this.#mark(undefined);
+      case 'halfMark':
+        return this.#mark((['prepare', 'fix', 'rename', 'commit'] as const)[pick % 4]);
+      case 'copy':
+        return this.#copy(pick);
+      case 'look':
+        return this.#look(pick);
+      case 'finish':
+        return this.#finish(pick);
+      case 'abandon':
+        return this.#abandon(pick);
+    }
+  }
+
+  async #mark(until: 'prepare' | 'fix' | 'rename' | 'commit' | undefined) {
+    if (this.pending.length >= maxPending) return;
+    const snapshotId = `snap-${++this.snapshots}`;
+    await this.volume.mark(snapshotId, until);
+    const { state } = pointOf(this.volume.base, snapshotId);
+    if (until === 'prepare' || until === 'fix') {
+      expect(state).toBe('gone');
+      return;
+    }
+    expect(state).toBe('marked');
+    const view = this.volume.view(snapshotId);
+    expect(view.sizeBytes).toBe(this.contents.length);
+    expect(view.changedSince).toBe(this.last?.snapshotId);
+    const contents = Buffer.from(this.contents);
+    this.pending.push({ snapshotId, contents, before: this.last, view, watermark: 0, isLost: false });
+    this.last = { snapshotId, contents };
+  }
+
+  /** Reads on where the copying of the oldest has come to, and lets go of what was read. */
+  async #copy(pick: number) {
+    const oldest = this.pending.find(({ isLost }) => !isLost);
+    if (!oldest || oldest !== this.pending[0]) return;
+    for (let count = 0; count < 1 + (pick % 3) && oldest.watermark < oldest.view.blocks; count++) {
+      await this.#check(oldest, oldest.watermark);
+      oldest.watermark++;
+    }
+    oldest.view.setWatermark(oldest.watermark);
+  }
+
+  async #look(pick: number) {
+    const pending = this.pending[pick % Math.max(this.pending.length, 1)];
+    if (!pending || pending.isLost || pending.watermark >= pending.view.blocks) return;
+    await this.#check(pending, pending.watermark + (pick % (pending.view.blocks - pending.watermark)));
+  }
+
+  async #check({ view, contents, before }: Pending, index: number) {
+    let block = this.volume.readView(view, index);
+    if (!block) {
+      await this.volume.read(index * blockBytes, 1);
+      block = this.volume.readView(view, index)!;
+    }
+    const expected = contents.subarray(index * blockBytes, (index + 1) * blockBytes);
+    expect(block.subarray(0, expected.length).equals(expected)).toBe(true);
+    if (expected.some((byte) => byte !== 0)) expect(view.nextData(index)).toBe(index);
+    if (view.changedSince === undefined) return;
+    const then = before!.contents.subarray(index * blockBytes, (index + 1) * blockBytes);
+    const isSame = then.equals(expected) || (then.length < expected.length && !expected.some((byte) => byte !== 0));
+    if (!isSame) expect(view.isChanged(index)).toBe(true);
+    expect(view.nextChanged(index) === index).toBe(view.isChanged(index));
+  }
+
+  async #finish(pick: number) {
+    const oldest = this.pending[0];
+    if (!oldest || pick % 2 === 0) return;
+    if (!oldest.isLost) {
+      for (let index = oldest.watermark; index < oldest.view.blocks; index++) await this.#check(oldest, index);
+    }
+    this.#remove(oldest);
+  }
+
+  async #abandon(pick: number) {
+    const pending = this.pending[pick % Math.max(this.pending.length, 1)];
+    if (pending) this.#remove(pending);
+  }
+
+  #remove(pending: Pending) {
+    pending.view.close();
+    removeCow(this.directory, 'vol-1', pending.snapshotId);
+    expect(pointOf(this.volume.base, pending.snapshotId).state).toBe('gone');
+    this.pending = this.pending.filter((one) => one !== pending);
+  }
+
+  async #grow() {
+    if (this.contents.length > firstBlocks * blockBytes) return;
+    this.volume.sizeBytes += growBlocks * blockBytes;
+    await this.volume.reopen();
+    this.contents = Buffer.concat([this.contents, Buffer.alloc(growBlocks * blockBytes)]);
+  }
+
+  /** All that is pending is lost, and says so; what has changed is not known any more. */
+  async #crash(isFlushed: boolean) {
+    if (isFlushed) await this.volume.flush();
+    // Of what was restored and written but not flushed, anything may be on the disk: it comes from the snapshot again.
+    const { unsafe, unrestored } = this.volume.files.map;
+    for (let block = unsafe.next(0); block < unsafe.length; block = unsafe.next(block + 1)) {
+      this.source!.contents.copy(this.contents, block * blockBytes, block * blockBytes, (block + 1) * blockBytes);
+      if (!unrestored.has(block))
+        writeSync(this.volume.files.image.fd, randomBytes(70_000), 0, 70_000, block * blockBytes + 5);
+    }
+    await this.volume.crash();
+    this.last = undefined;
+    for (const pending of this.pending) {
+      pending.isLost = true;
+      expect(pointOf(this.volume.base, pending.snapshotId).state).toBe('lost');
+      expect(() => this.volume.readView(pending.view, pending.watermark)).toThrow(
+        expect.objectContaining({ code: 'Lost' }),
+      );
+    }
+  }
+
+  async finish() {
+    for (const pending of [...this.pending]) {
+      if (!pending.isLost) {
+        for (let index = pending.watermark; index < pending.view.blocks; index++) await this.#check(pending, index);
+      }
+      this.#remove(pending);
+    }
+    expect((await this.volume.read(0, this.contents.length)).equals(this.contents)).toBe(true);
+  }
+}
+
+function makeSource(): { source: TestSource; contents: Buffer } {
+  const key = randomBytes(64);
+  const xts = createXts(key);
+  const contents = Buffer.alloc(firstBlocks * blockBytes);
+  const blocks = new Map<number, Buffer>();
+  for (let index = 0; index < firstBlocks; index += 1 + (index % 2)) {
+    const block = contents.subarray(index * blockBytes, (index + 1) * blockBytes);
+    randomBytes(blockBytes / 2).copy(block, (index % 3) * 4096);
+    const stored = Buffer.from(new ArrayBuffer(blockBytes));
+    block.copy(stored);
+    transform(xts, 'encrypt', stored, index);
+    blocks.set(index, stored);
+  }
+  xts.close();
+  return { source: { key, blocks, fetched: [] }, contents };
+}
+
+const seed = process.env.COFFER_TEST_SEED === undefined ? undefined : Number(process.env.COFFER_TEST_SEED);
+const runs = Number(process.env.COFFER_TEST_RUNS ?? 15);
+
+it.each([
+  ['an empty volume', false, false],
+  ['a volume that is restored when touched', true, false],
+  ['a volume that is restored in the background', true, true],
+])(
+  'points in time of %s hold what it held, whatever is written, closed, killed or copied',
+  async (_, restored, background) => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 60 }), async (steps) => {
+        const directory = mkdtempSync(join('/var/tmp', 'coffer-points-'));
+        const made = restored ? makeSource() : undefined;
+        const volume = await TestVolume.create({
+          directory,
+          key: randomBytes(64),
+          sizeBytes: firstBlocks * blockBytes,
+          source: made?.source,
+          background,
+        });
+        const model = new Model(directory, volume, made);
+        try {
+          for (const one of steps) await model.carryOut(one);
+          await model.finish();
+        } finally {
+          for (const { view } of model.pending) view.close();
+          volume.end();
+          rmSync(directory, { recursive: true });
+        }
+      }),
+      { numRuns: runs, ...(seed === undefined ? {} : { seed }) },
+    );
+  },
+  600_000,
+);
