@@ -99,7 +99,7 @@ describe('CreateVolume', () => {
       [external, 'InvalidKMSKey.InvalidState', `${external} is pending import.`],
       [disabled, 'InvalidKMSKey.InvalidState', `${disabled} is disabled.`],
       [doomed, 'InvalidKMSKey.InvalidState', `${doomed} is pending deletion.`],
-      [foreign, 'InvalidParameterValue', foreign],
+      [foreign, 'UnauthorizedOperation', foreign],
       [missing, 'InvalidParameterValue', missing],
       ['alias/nobody', 'InvalidParameterValue', 'alias/nobody'],
     ];
