@@ -28,6 +28,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   key: async () => (await import('./key.ts')).keyCommand(),
   volume: async () => (await import('./volume.ts')).volumeCommand(),
   snapshot: async () => (await import('./snapshot.ts')).snapshotCommand(),
+  store: async () => (await import('./store.ts')).storeCommand(),
   trail: async () => (await import('./trail.ts')).trailCommand(),
   events: async () => (await import('./events.ts')).eventsCommand(),
 };
