@@ -5,6 +5,8 @@ export interface DirectSnapshot {
   readonly OwnerId: string;
   /** Whether the caller is the owner; if not, it is shared with it. */
   readonly IsOwn: boolean;
+  /** Whether it was begun by StartSnapshot. */
+  readonly IsDirect: boolean;
   /** Whether blocks can be written to it: it was begun by StartSnapshot, and is neither completed nor given up. */
   readonly IsOpen: boolean;
   readonly State: 'pending' | 'completed' | 'error';

@@ -191,7 +191,7 @@ function completeSnapshot(broker: BlockBroker) {
     async handle(call, input, snapshot) {
       const { SnapshotId: snapshotId } = snapshot;
       // Asked again because the first answer was lost: it is complete.
-      if (snapshot.IsOwn && snapshot.State === 'completed') return { Status: 'completed' };
+      if (snapshot.IsOwn && snapshot.IsDirect && snapshot.State === 'completed') return { Status: 'completed' };
       requireOpen(snapshot);
       checkComplete(input, snapshot);
       const outcome = await askHost(

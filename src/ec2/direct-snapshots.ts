@@ -34,6 +34,7 @@ function directView(call: Call, snapshot: SnapshotRow, tags: Tags): DirectSnapsh
     SnapshotId: snapshot.snapshot_id,
     OwnerId: snapshot.account,
     IsOwn: isOwn,
+    IsDirect: snapshot.origin === 'direct',
     IsOpen: snapshot.origin === 'direct' && snapshot.state === 'pending',
     State: snapshot.state,
     StateMessage: snapshot.state_message,
