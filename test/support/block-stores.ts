@@ -1,19 +1,11 @@
 /** What every block store must do, whatever it is made of; and snapshots made of made-up blocks. */
-import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { Manifest, ManifestBuilder } from '../../src/blocks/manifest.ts';
 import { type BlockName, type BlockStore, blockBytes } from '../../src/blocks/store.ts';
+import { blockOf, sha256Of } from './made-up-blocks.ts';
 
-/** A block whose content follows from its name and `version`. */
-export function blockOf({ owner, index }: BlockName, version = 0): Buffer {
-  const seed = createHash('sha256').update(`${owner} ${index} ${version}`).digest();
-  return Buffer.alloc(blockBytes, seed);
-}
-
-export function sha256Of(bytes: Buffer): Buffer {
-  return createHash('sha256').update(bytes).digest();
-}
+export { blockOf, sha256Of } from './made-up-blocks.ts';
 
 export async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
   const all: T[] = [];
