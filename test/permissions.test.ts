@@ -4,8 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
   AttachVolumeCommand,
+  CopySnapshotCommand,
+  CreateSnapshotCommand,
   CreateVolumeCommand,
+  DeleteSnapshotCommand,
   DeleteVolumeCommand,
+  DescribeSnapshotsCommand,
   DescribeVolumesCommand,
   DetachVolumeCommand,
   EC2Client,
@@ -73,6 +77,32 @@ const attached = (id: string) =>
 const available = (id: string) =>
   until(async () => (await state(id)).State === 'available', 'the volume to be available');
 
+const snapshot = async (VolumeId: string, who = alice) => {
+  const { SnapshotId } = await who.sdk(EC2Client).send(new CreateSnapshotCommand({ VolumeId }));
+  await until(async () => {
+    const found = await who.sdk(EC2Client).send(new DescribeSnapshotsCommand({ SnapshotIds: [SnapshotId!] }));
+    return found.Snapshots![0]!.State === 'completed';
+  }, 'the snapshot to be completed');
+  return SnapshotId!;
+};
+const restore = (SnapshotId: string) =>
+  alice.sdk(EC2Client).send(new CreateVolumeCommand({ SnapshotId, AvailabilityZone: zone }));
+const copy = (SourceSnapshotId: string, region?: string) =>
+  alice
+    .sdk(EC2Client, region ? { region } : {})
+    .send(new CopySnapshotCommand({ SourceSnapshotId, SourceRegion: 'us-east-1' }));
+
+it('makes snapshots of an encrypted volume, volumes from them, and copies', async () => {
+  await give(volumePolicy);
+  const SnapshotId = await snapshot((await create()).VolumeId!);
+  const { VolumeId, Encrypted, KmsKeyId } = await restore(SnapshotId);
+  expect({ Encrypted, KmsKeyId }).toEqual({ Encrypted: true, KmsKeyId: keyArn });
+  await copy(SnapshotId);
+  await copy(SnapshotId, 'eu-west-1');
+  await alice.sdk(EC2Client).send(new DeleteSnapshotCommand({ SnapshotId }));
+  await alice.sdk(EC2Client).send(new DeleteVolumeCommand({ VolumeId }));
+}, 60_000);
+
 it('creates, attaches, detaches and deletes an encrypted volume', async () => {
   await give(volumePolicy);
   const { VolumeId, Encrypted } = await create();
@@ -85,13 +115,15 @@ it('creates, attaches, detaches and deletes an encrypted volume', async () => {
   await alice.sdk(EC2Client).send(new DeleteVolumeCommand({ VolumeId }));
 }, 60_000);
 
-/** What fails when one permission is taken away, and the kind of resource that its message names. */
-const needs: Record<string, { create?: true; attach?: true }> = {
-  'kms:DescribeKey': { create: true },
-  'kms:GenerateDataKeyWithoutPlaintext': { create: true },
-  'kms:CreateGrant': { attach: true },
-  'kms:Decrypt': {},
-  'kms:ReEncrypt*': {},
+type Step = 'create' | 'attach' | 'restore' | 'copy' | 'copy from afar';
+/** What fails when one permission is taken away. */
+const needs: Record<string, readonly Step[]> = {
+  'kms:DescribeKey': ['create', 'restore', 'copy', 'copy from afar'],
+  'kms:GenerateDataKeyWithoutPlaintext': ['create', 'restore', 'copy'],
+  'kms:CreateGrant': ['attach', 'restore', 'copy', 'copy from afar'],
+  'kms:ReEncrypt*': ['restore', 'copy'],
+  // That is for reading and writing blocks of snapshots.
+  'kms:Decrypt': [],
 };
 
 it("the page's key permissions are the five that AWS documents", () => {
@@ -100,31 +132,47 @@ it("the page's key permissions are the five that AWS documents", () => {
 
 it.each(Object.entries(needs))(
   'without %s exactly the operations that need it fail, at once and in plain words',
-  async (action, fails) => {
+  async (action, failing) => {
     await give(volumePolicy);
     const volumeId = (await create()).VolumeId!;
-    await available(volumeId);
+    const snapshotId = await snapshot(volumeId);
     await give(without(action));
+    const named = action === 'kms:ReEncrypt*' ? 'kms:ReEncryptFrom' : action;
     const refusal = {
       name: 'UnauthorizedOperation',
       message: expect.stringContaining(
-        `User: ${arn} is not authorized to perform: ${action} on resource: ${keyArn} because no identity-based policy allows the ${action} action`,
+        `User: ${arn} is not authorized to perform: ${named} on resource: ${keyArn} because no identity-based policy allows the ${named} action`,
       ),
     };
-    const before = (await new Volumes(server).all()).length;
-    if (fails.create) {
-      await expect(create()).rejects.toMatchObject(refusal);
-      expect((await new Volumes(server).all()).length).toBe(before);
-    } else await create();
-    if (fails.attach) {
-      await expect(attach(volumeId)).rejects.toMatchObject(refusal);
-      expect((await state(volumeId)).State).toBe('available');
-    } else {
-      await attach(volumeId);
-      await attached(volumeId);
-      await detach(volumeId);
-      await available(volumeId);
+    const steps: Record<Step, () => Promise<unknown>> = {
+      create: () => create(),
+      attach: () => attach(volumeId),
+      restore: () => restore(snapshotId),
+      copy: () => copy(snapshotId),
+      'copy from afar': () => copy(snapshotId, 'eu-west-1'),
+    };
+    const counted = async () => {
+      const own = { OwnerIds: ['self'] };
+      const snapshots = await server.sdk(EC2Client).send(new DescribeSnapshotsCommand(own));
+      return [(await new Volumes(server).all()).length, snapshots.Snapshots!.length];
+    };
+    for (const [step, take] of Object.entries(steps)) {
+      const before = await counted();
+      if (!failing.includes(step as Step)) await take();
+      else {
+        await expect(take(), step).rejects.toMatchObject(refusal);
+        expect(await counted()).toEqual(before);
+      }
     }
+    // Ciphertext is copied as it is: a snapshot needs no key.
+    await snapshot(volumeId);
+    if (failing.includes('attach')) {
+      expect((await state(volumeId)).State).toBe('available');
+      return;
+    }
+    await attached(volumeId);
+    await detach(volumeId);
+    await available(volumeId);
   },
   60_000,
 );

@@ -101,8 +101,12 @@ export class Client {
   }
 
   /** A client of the JavaScript SDK: `server.sdk(KMSClient)`. One attempt, so that errors show at once. */
-  sdk<T>(ClientClass: new (configuration: SdkConfiguration) => T, options: { maxAttempts?: number } = {}): T {
-    const { endpoint, region, credentials } = this;
+  sdk<T>(
+    ClientClass: new (configuration: SdkConfiguration) => T,
+    options: { maxAttempts?: number; region?: string } = {},
+  ): T {
+    const { endpoint, credentials } = this;
+    const region = options.region ?? this.region;
     return new ClientClass({ endpoint, region, credentials, maxAttempts: options.maxAttempts ?? 1 });
   }
 
