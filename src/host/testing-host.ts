@@ -1,6 +1,7 @@
 /** A host for tests of tasks: the real agent on a directory of its own, with a control plane that the test plays. */
+import { type ChildProcess, spawn } from 'node:child_process';
 import { createCipheriv, createDecipheriv, hash, randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
@@ -35,6 +36,7 @@ export class TestHost {
   #agent: HostAgent | undefined;
   #running: Promise<unknown> | undefined;
   #store: BlockStore | undefined;
+  #process: ChildProcess | undefined;
   #keys = 0;
   #generation = 0;
 
@@ -65,9 +67,34 @@ export class TestHost {
   async stopAgent(): Promise<void> {
     this.#agent?.stop();
     await this.#running;
+    this.#agent = undefined;
+  }
+
+  /** Runs the host as a process of its own, in place of the agent in this one; resolves when it has learnt its tasks. */
+  async startProcess(): Promise<void> {
+    await this.stopAgent();
+    const { length } = this.controlPlane.requests;
+    const credentials = join(this.dataDir, 'host.credentials');
+    writeFileSync(credentials, '[default]\naws_access_key_id = AKIAEXAMPLEEXAMPLE00\naws_secret_access_key = secret\n');
+    const main = join(import.meta.dirname, '../cli/main.ts');
+    const args = ['host', '--data', this.dataDir, '--endpoint', this.controlPlane.url, '--credentials', credentials];
+    this.#process = spawn(process.execPath, [main, ...args], { stdio: 'ignore' });
+    await expect
+      .poll(() => this.controlPlane.requests.length, { interval: 5, timeout: 15_000 })
+      .toBeGreaterThan(length);
+  }
+
+  /** Ends the process as a power cut of it alone would. */
+  async kill9(): Promise<void> {
+    const child = this.#process;
+    if (!child) return;
+    const gone = new Promise((resolve) => child.once('exit', resolve));
+    if (child.kill('SIGKILL')) await gone;
+    this.#process = undefined;
   }
 
   async end(): Promise<void> {
+    await this.kill9();
     await this.stopAgent();
     this.#store?.close();
     await this.controlPlane.close();
@@ -142,7 +169,23 @@ export class TestHost {
         timeout: 10_000,
       })
       .toMatchObject({ state: 'attached', generation });
-    return NbdClient.connect(join(this.dataDir, 'instances', instanceId, 'dev', device));
+    return NbdClient.connect(this.#socket(volumeId));
+  }
+
+  /** Connects to a volume that is attached, or is about to be again after its host has died. */
+  async reconnect(volumeId: string): Promise<NbdClient> {
+    for (const deadline = Date.now() + 15_000; ; ) {
+      try {
+        return await NbdClient.connect(this.#socket(volumeId));
+      } catch (error) {
+        if (Date.now() > deadline) throw error;
+        await new Promise((wake) => setTimeout(wake, 20));
+      }
+    }
+  }
+
+  #socket(volumeId: string): string {
+    return join(this.dataDir, 'instances', instanceId, 'dev', volumeId.slice(-4));
   }
 
   async detach(volumeId: string): Promise<void> {
