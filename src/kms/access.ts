@@ -29,7 +29,7 @@ export function keyAccess(
     resourcePolicy: key.policyDocument,
     ...(key.managed_alias ? { onlyVia: managingService(key) } : {}),
     ...(hiddenAs ? { hiddenAs } : {}),
-    grants: () => findGrants(call, key),
+    grants: () => findGrants(call, key, action),
     context: { ...key.conditions, ...(alias ? { 'kms:RequestAlias': alias } : {}), ...conditions },
   };
 }

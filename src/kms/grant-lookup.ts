@@ -1,5 +1,5 @@
 import type { GrantConstraints } from '@aws-sdk/client-kms';
-import type { Selectable } from 'kysely';
+import { type Selectable, sql } from 'kysely';
 import type { Call } from '../aws/call.ts';
 import type { GrantStatement } from '../aws/service.ts';
 import type { Key } from './key-store.ts';
@@ -15,18 +15,19 @@ export type GrantRow = Selectable<KmsTables['kms_grants']>;
 const grantsOfGrantee = prepared((db) =>
   db
     .selectFrom('kms_grants')
-    .selectAll()
+    .select(['grant_id', 'grantee', 'operations', 'constraints'])
     .where('key_id', '=', '')
     .where('region', '=', '')
     .where('grantee', 'in', ['', '', '', '', ''])
-    .limit(grantsConsideredMax),
+    // Written into the SQL: for a limit that is a parameter SQLite plans the query anew each time.
+    .limit(sql.lit(grantsConsideredMax)),
 );
 
 /** A caller with more grants than this on one key is judged by some of them; the order is the database's. */
 const grantsConsideredMax = 50_000;
 
-/** The grants on a key whose grantee is the caller or its account. */
-export async function findGrants(call: Call, key: Key): Promise<readonly GrantStatement[]> {
+/** The grants on a key that give `operation` to the caller or its account. */
+export async function findGrants(call: Call, key: Key, operation: string): Promise<readonly GrantStatement[]> {
   const { arn, principalId, sessionIssuer, account } = call.principal;
   const rows = await grantsOfGrantee(call.db, [
     key.key_id,
@@ -36,12 +37,11 @@ export async function findGrants(call: Call, key: Key): Promise<readonly GrantSt
     sessionIssuer?.arn ?? arn,
     sessionIssuer?.principalId ?? principalId,
     `arn:aws:iam::${account}:root`,
-    grantsConsideredMax,
   ]);
-  return rows.map(grantStatement);
+  return rows.filter((row) => row.operations.includes(`"${operation}"`)).map(grantStatement);
 }
 
-export function grantStatement(row: GrantRow): GrantStatement {
+function grantStatement(row: Pick<GrantRow, 'grant_id' | 'grantee' | 'operations' | 'constraints'>): GrantStatement {
   const constraints = grantConstraints(row);
   return {
     grantId: row.grant_id,
@@ -53,6 +53,6 @@ export function grantStatement(row: GrantRow): GrantStatement {
   };
 }
 
-export function grantConstraints(row: GrantRow): GrantConstraints | undefined {
+export function grantConstraints(row: Pick<GrantRow, 'constraints'>): GrantConstraints | undefined {
   return row.constraints ? (JSON.parse(row.constraints) as GrantConstraints) : undefined;
 }

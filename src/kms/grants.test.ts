@@ -87,14 +87,16 @@ describe('CreateGrant', () => {
     ]);
   });
 
-  test('gives the evaluator the caller’s grants on this key, and nobody else’s', async () => {
+  test('gives the evaluator the caller’s grants of the operation on this key, and nobody else’s', async () => {
     const other = await kms.key();
-    await kms.run('CreateGrant', grant({ GranteePrincipal: host, Constraints: volume }));
-    await kms.run('CreateGrant', grant({ GranteePrincipal: host.replace('i-0', 'i-1') }));
-    await kms.run('CreateGrant', grant({ GranteePrincipal: host, KeyId: other.KeyId }));
+    const Operations = ['Decrypt', 'DescribeKey'];
+    await kms.run('CreateGrant', grant({ GranteePrincipal: host, Constraints: volume, Operations }));
+    await kms.run('CreateGrant', grant({ GranteePrincipal: host, Operations: ['GenerateDataKey'] }));
+    await kms.run('CreateGrant', grant({ GranteePrincipal: host.replace('i-0', 'i-1'), Operations }));
+    await kms.run('CreateGrant', grant({ GranteePrincipal: host, KeyId: other.KeyId, Operations }));
     await kms.run(
       'CreateGrant',
-      grant({ GranteePrincipal: 'arn:aws:iam::123456789012:role/hosts', Operations: ['Encrypt'] }),
+      grant({ GranteePrincipal: 'arn:aws:iam::123456789012:role/hosts', Operations: ['Encrypt', 'DescribeKey'] }),
     );
     let found: readonly GrantStatement[] = [];
     kms.authorize = async (_call, request) => {
@@ -104,7 +106,7 @@ describe('CreateGrant', () => {
     await kms.run('DescribeKey', { KeyId }, { principal: session(host) });
     expect(found.map((one) => one.operations[0]).sort()).toEqual(['Decrypt', 'Encrypt']);
     expect(found.find((one) => one.granteePrincipal === host)).toMatchObject({
-      operations: ['Decrypt'],
+      operations: ['Decrypt', 'DescribeKey'],
       encryptionContextSubset: { 'aws:ebs:id': 'vol-1' },
     });
     await kms.run('DescribeKey', { KeyId }, { principal: user('nobody') });

@@ -52,7 +52,8 @@ const createGrant = (store: KeyStore) =>
       {
         ...keyAccess(call, subject, 'CreateGrant', createGrantConditions(call, input)),
         // Whoever may create grants by a grant can only pass on what that grant gives.
-        grants: async () => (await findGrants(call, subject.key)).filter((grant) => isWithin(input, grant)),
+        grants: async () =>
+          (await findGrants(call, subject.key, 'CreateGrant')).filter((grant) => isWithin(input, grant)),
       },
     ],
     async handle(call, input, subject) {
