@@ -24,6 +24,8 @@ export async function completeSnapshot(call: Call, snapshot: SnapshotRow, outcom
       is_marked: 1,
       completed_at: now,
       expires_at: null,
+      // Any host can read what is in the store.
+      host_id: null,
       blocks: outcome?.blocks ?? null,
       full_bytes: outcome?.fullBytes ?? null,
       stored_bytes: outcome?.storedBytes ?? null,
