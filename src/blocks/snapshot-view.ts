@@ -100,7 +100,12 @@ class View implements SnapshotView {
     // A volume that nobody has opened for writing since is still what it was.
     this.watermark = readState(own.fd)?.opened === false ? 0 : readWatermark(own.fd);
     this.#copied = readWatermark(own.fd);
-    this.#catchUp();
+    try {
+      this.#catchUp();
+    } catch (error) {
+      this.close();
+      throw error;
+    }
   }
 
   isChanged(index: number): boolean {
