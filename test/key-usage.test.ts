@@ -67,6 +67,26 @@ describe('dependents', () => {
     expect(seen).toEqual(made);
   });
 
+  test('are the snapshots, too, after the volumes, whatever page they come on', async () => {
+    const host = new FakeHost(world);
+    await host.sync();
+    host.start();
+    const key = await newKey();
+    const volume = await newVolume(key);
+    const snapshot = async () => (await world.ec2('CreateSnapshot', { VolumeId: volume })).SnapshotId as string;
+    const snapshots = [await snapshot(), await snapshot()];
+    const whole = await usage(key);
+    expect(whole).toMatchObject({ Counts: { Volumes: 1, Snapshots: 2, Attachments: 0 } });
+    const ids = whole.Dependents.map(({ Id }: { Id: string }) => Id);
+    expect(ids).toEqual([volume, ...snapshots]);
+    const first = await usage(key, { MaxResults: 1 });
+    const second = await usage(key, { MaxResults: 1, NextToken: first.NextToken });
+    const third = await usage(key, { MaxResults: 1, NextToken: second.NextToken });
+    expect([first, second, third].map((page) => page.Dependents[0].Id)).toEqual(ids);
+    expect(third.NextToken).toBeUndefined();
+    await host.stop();
+  });
+
   test('of other accounts are counted for the account of the key alone', async () => {
     const owner = 'arn:aws:iam::123456789012:root';
     const statement = (AWS: string) => ({ Effect: 'Allow', Principal: { AWS }, Action: 'kms:*', Resource: '*' });

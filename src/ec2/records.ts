@@ -12,7 +12,12 @@ import {
 import type { AnyDatabase, Call } from '../aws/call.ts';
 import type { HostTask } from '../aws/host-protocol.ts';
 import type { Migration } from '../database/migrations.ts';
-import { modificationIndexMigration, type SnapshotTables, snapshotMigration } from './snapshot-records.ts';
+import {
+  keyIndexMigration,
+  modificationIndexMigration,
+  type SnapshotTables,
+  snapshotMigration,
+} from './snapshot-records.ts';
 
 /** Truth as it is stored: 0 or 1. */
 export type Flag = 0 | 1;
@@ -388,4 +393,5 @@ export const ec2Migrations: readonly Migration[] = [
   },
   snapshotMigration,
   modificationIndexMigration,
+  keyIndexMigration,
 ];

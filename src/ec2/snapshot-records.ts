@@ -238,3 +238,12 @@ export const modificationIndexMigration: Migration = {
       .execute();
   },
 };
+
+/** Found by their key, so that asking costs what the answer has. */
+export const keyIndexMigration: Migration = {
+  id: 'ec2-004-volumes-and-snapshots-by-key',
+  async up(db) {
+    for (const table of ['ec2_volumes', 'ec2_snapshots'])
+      await db.schema.createIndex(`${table}_by_key`).on(table).columns(['key_arn', 'account', 'seq']).execute();
+  },
+};
