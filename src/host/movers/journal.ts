@@ -9,9 +9,20 @@
  * never read a second time. Records are believed in the boot that wrote them, and after an orderly end: blocks are made
  * durable together at the end, so the crash of the machine can lose some that were put.
  */
-import { closeSync, constants, existsSync, fsyncSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
+import { dirname } from 'node:path';
 import { bootId } from '../../blocks/boot.ts';
-import { writePrivateFile } from '../../files/durable.ts';
+import { syncDirectory } from '../../files/durable.ts';
 
 const recordBytes = 40;
 const shaBytes = 32;
@@ -35,8 +46,6 @@ export type JournalEntry =
   { readonly kind: 'stored' | 'inherited'; readonly sha256: Buffer } | { readonly kind: 'hole' };
 
 export class Journal {
-  /** The records that were there are not to be relied upon, so they are gone. */
-  readonly wasLost: boolean;
   readonly #path: string;
   readonly #snapshotId: string;
   readonly #record = Buffer.alloc(recordBytes);
@@ -50,7 +59,6 @@ export class Journal {
     this.#path = path;
     this.#snapshotId = snapshotId;
     const { isTrusted, records } = read(path, snapshotId);
-    this.wasLost = !isTrusted && records.length > 0;
     this.#earlier = isTrusted ? sorted(records) : [];
     this.#fd = -1;
     this.#end = 0;
@@ -132,6 +140,7 @@ export class Journal {
   }
 
   static remove(path: string): void {
+    rmSync(freshPath(path), { force: true });
     rmSync(path, { force: true });
   }
 
@@ -139,17 +148,28 @@ export class Journal {
     this.#record.writeUInt32LE(index, 0);
     this.#record.writeUInt32LE(what, 4);
     if (sha256) this.#record.set(sha256, recordBytes - shaBytes);
-    this.#end += writeSync(this.#fd, this.#record, 0, recordBytes, this.#end);
+    const count = writeSync(this.#fd, this.#record, 0, recordBytes, this.#end);
+    if (count < recordBytes) throw new Error(`no room to note in ${this.#path} what has been copied`);
+    this.#end += recordBytes;
   }
 
   #rewrite(isClean: boolean, records: Buffer): void {
     const header: JournalHeader = { format, snapshotId: this.#snapshotId, bootId: bootId(), isClean };
     const line = Buffer.from(`${JSON.stringify(header)}\n`);
-    writePrivateFile(this.#path, Buffer.concat([line, records]), 'replace');
-    this.#fd = openSync(this.#path, constants.O_RDWR);
+    const fresh = freshPath(this.#path);
+    // Always the same name: what a killed process leaves behind, the next one replaces.
+    const fd = openSync(fresh, constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, 0o600);
+    writeSync(fd, line);
+    if (records.length > 0) writeSync(fd, records);
+    fsyncSync(fd);
+    renameSync(fresh, this.#path);
+    syncDirectory(dirname(this.#path));
+    this.#fd = fd;
     this.#end = line.length + records.length;
   }
 }
+
+const freshPath = (path: string) => `${path}.new`;
 
 function read(path: string, snapshotId: string): { isTrusted: boolean; records: Buffer } {
   if (!existsSync(path)) return { isTrusted: true, records: Buffer.alloc(0) };
