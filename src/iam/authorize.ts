@@ -8,10 +8,10 @@
  */
 import type { Call } from '../aws/call.ts';
 import type { AccessRequest, Denial, GrantStatement, PolicyDocument } from '../aws/service.ts';
+import { lowerCaseAscii } from '../aws/wildcard.ts';
 import { type Permissions, permissionsOf, sessionLimits } from './permissions.ts';
 import { type PrincipalTags, type RequestContext, requestContext } from './policy/context.ts';
 import { evaluateIdentityPolicy, evaluateResourcePolicy, type Verdict } from './policy/evaluate.ts';
-import { lowerCaseAscii } from './wildcard.ts';
 
 /**
  * What an AWS managed key's account may do with it directly, without the key's service: see its metadata, and take back a

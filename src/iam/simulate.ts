@@ -13,6 +13,7 @@ import type {
 import type { Call } from '../aws/call.ts';
 import { type AccessRequest, operation, type PolicyDocument } from '../aws/service.ts';
 import { list, required, text } from '../aws/validate.ts';
+import { lowerCaseAscii } from '../aws/wildcard.ts';
 import { check, invalidInput, noSuchEntity } from './errors.ts';
 import { arnText, iamAccess, tablesOf } from './identities.ts';
 import { type PageInput, pageAfter, pageOf, pageRules } from './paging.ts';
@@ -22,7 +23,6 @@ import { policyText } from './policy-documents.ts';
 import { parseIdentityPolicy } from './policy-grammar.ts';
 import { identityArn } from './principals.ts';
 import type { Identity } from './records.ts';
-import { lowerCaseAscii } from './wildcard.ts';
 
 /** A policy and the name by which results refer to it. */
 interface NamedDocument {

@@ -138,6 +138,13 @@ describe('key policies', () => {
     expect(kms.last.access[0]!.context).toMatchObject({ 'kms:BypassPolicyLockoutSafetyCheck': 'true' });
   });
 
+  test('takes no longer over a policy made of wildcards', async () => {
+    const began = performance.now();
+    const hostile = { ...all, Action: `kms:${'*?'.repeat(200)}x`, Resource: `${'*?'.repeat(5_000)}x` };
+    await put(policy(all, hostile));
+    expect(performance.now() - began).toBeLessThan(100);
+  });
+
   test('refuses a policy of more than 32 KiB', async () => {
     const long = policy({ ...all, Sid: 'x'.repeat(32_768) });
     expect(await kms.code('PutKeyPolicy', { KeyId, Policy: long })).toBe('LimitExceededException');

@@ -12,6 +12,7 @@ import {
 } from '../aws/policy-document.ts';
 import { isUniqueId } from '../aws/policy-principals.ts';
 import type { PolicyStatement } from '../aws/service.ts';
+import { lowerCaseAscii, matchesArn, matchesWildcard } from '../aws/wildcard.ts';
 
 /** Source: KMS developer guide, "Key policy document size". UTF-8 bytes. */
 const policyBytesMax = 32_768;
@@ -93,12 +94,14 @@ function mayPutPolicy(statements: readonly PolicyStatement[], principal: Princip
     if (Condition && Object.keys(Condition).length > 0) return false;
     const forPrincipal =
       named !== undefined ? namesPrincipal(named, principal) : !namesPrincipal(NotPrincipal, principal);
+    const isAction = (pattern: string) => matchesWildcard(lowerCaseAscii(pattern), 'kms:putkeypolicy');
+    const isKey = (pattern: string) => matchesArn(pattern, keyArn);
     const forAction = Action
-      ? strings(Action).some((pattern) => matches(pattern, 'kms:PutKeyPolicy', true))
-      : NotAction !== undefined && !strings(NotAction).some((pattern) => matches(pattern, 'kms:PutKeyPolicy', true));
+      ? strings(Action).some(isAction)
+      : NotAction !== undefined && !strings(NotAction).some(isAction);
     const forKey = Resource
-      ? strings(Resource).some((pattern) => matches(pattern, keyArn))
-      : NotResource !== undefined && !strings(NotResource).some((pattern) => matches(pattern, keyArn));
+      ? strings(Resource).some(isKey)
+      : NotResource !== undefined && !strings(NotResource).some(isKey);
     return forPrincipal && forAction && forKey;
   });
   return (
@@ -121,15 +124,6 @@ function namesPrincipal(named: unknown, principal: Principal): boolean {
       (isUniqueId(name) && (name === principalId || name === sessionIssuer?.principalId)) ||
       (name.endsWith(`:iam::${account}:root`) && name.startsWith('arn:')),
   );
-}
-
-/** IAM's `*` and `?`; action names are compared without regard to case. */
-function matches(pattern: string, text: string, ignoreCase = false): boolean {
-  const source = pattern
-    .replace(/[.+^${}()|[\]\\]/g, '\\$&')
-    .replace(/\*+/g, '.*')
-    .replace(/\?/g, '.');
-  return new RegExp(`^${source}$`, ignoreCase ? 'is' : 's').test(text);
 }
 
 const malformed = (message: string) => new AwsError('MalformedPolicyDocumentException', message);

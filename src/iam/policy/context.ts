@@ -1,6 +1,6 @@
 import type { Call } from '../../aws/call.ts';
 import type { AccessRequest } from '../../aws/service.ts';
-import { lowerCaseAscii } from '../wildcard.ts';
+import { lowerCaseAscii } from '../../aws/wildcard.ts';
 
 /**
  * The condition keys of one request and their values. Names match without regard to case; a key has one value or several.

@@ -5,7 +5,7 @@
 import type { Principal } from '../../aws/call.ts';
 import { isUniqueId } from '../../aws/policy-principals.ts';
 import type { AccessRequest, PolicyDocument } from '../../aws/service.ts';
-import { lowerCaseAscii, matchesArn, matchesWildcard } from '../wildcard.ts';
+import { lowerCaseAscii, matchesArn, matchesWildcard } from '../../aws/wildcard.ts';
 import { meetsConditions } from './conditions.ts';
 import type { RequestContext } from './context.ts';
 import { type PrincipalElement, type Statement, statementsOf } from './statement.ts';

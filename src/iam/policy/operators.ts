@@ -3,7 +3,7 @@
  * Source: IAM user guide, "IAM JSON policy elements: Condition operators".
  */
 import { isIP } from 'node:net';
-import { matchesWildcard } from '../wildcard.ts';
+import { matchesWildcard } from '../../aws/wildcard.ts';
 import { literally, plainText } from './variables.ts';
 
 export interface Operator {

@@ -3,7 +3,7 @@
  * Source: IAM user guide, "IAM JSON policy element reference".
  */
 import type { PolicyDocument, PolicyStatement } from '../../aws/service.ts';
-import { lowerCaseAscii } from '../wildcard.ts';
+import { lowerCaseAscii } from '../../aws/wildcard.ts';
 import { type Condition, compileConditions } from './conditions.ts';
 
 export interface Statement {

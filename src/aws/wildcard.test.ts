@@ -33,6 +33,14 @@ describe('matchesArn', () => {
     ['*', true],
     ['arn:aws:kms:us-*:key/a:c', false],
   ])('%s: %s', (pattern, expected) => expect(matchesArn(pattern, arn)).toBe(expected));
+  it('does not explode on hostile patterns', () => {
+    const began = performance.now();
+    const stars = '*'.repeat(30_000);
+    expect(matchesArn(`${stars}?`, arn)).toBe(false);
+    expect(matchesArn(`arn:*:kms:*:*:${stars}?`, arn)).toBe(true);
+    expect(matchesArn(`${'*?'.repeat(30)}${stars}`, arn)).toBe(false);
+    expect(performance.now() - began).toBeLessThan(200);
+  });
   it('matches nothing that the plain wildcards do not, and all of it where no wildcard stands inside a segment', () => {
     const unit = fc.constantFrom('a', ':', '*', '?');
     const text = fc.string({ unit: fc.constantFrom('a', ':'), maxLength: 14 });

@@ -45,6 +45,11 @@ export function matchesArn(pattern: string, text: string): boolean {
   if (!matchesWildcard(pattern, text)) return false;
   // Only a wildcard inside a segment could have matched too much.
   if (!/[?]|[*](?![*]|:|$)/.test(pattern)) return true;
+  // What matches has as many characters as the text, and stars; with one star for each run it can't be much longer.
+  return matchesSegments(pattern.replace(/[*]{2,}/g, '*'), text);
+}
+
+function matchesSegments(pattern: string, text: string): boolean {
   const reachesOver = colonReaching(pattern);
   let states = new Set([0]);
   for (const character of text) {
