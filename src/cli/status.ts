@@ -14,6 +14,8 @@ interface HostStatus {
   readonly Zones?: readonly string[] | string;
   readonly Version?: string;
   readonly DataDirectory?: string;
+  /** Where it keeps snapshots. */
+  readonly BlockStore?: string | null;
   /** Why it gets no work on snapshots. */
   readonly BlockStoreProblem?: string | null;
 }
@@ -71,7 +73,7 @@ async function status(options: ConnectionOptions & { json?: boolean }): Promise<
   if (!hosts) return;
   printLine();
   printTable(
-    ['HOST', 'STATE', 'LAST SEEN', 'ZONES', 'VERSION', 'DATA'],
+    ['HOST', 'STATE', 'LAST SEEN', 'ZONES', 'VERSION', 'DATA', 'SNAPSHOTS'],
     hosts.map((host) => [
       host.HostId,
       host.Connected ? 'connected' : 'away',
@@ -79,6 +81,7 @@ async function status(options: ConnectionOptions & { json?: boolean }): Promise<
       [host.Zones ?? ''].flat().join(' '),
       host.Version ?? '',
       host.DataDirectory ?? '',
+      host.BlockStore ?? '',
     ]),
   );
   for (const host of hosts)

@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { formatArn } from '../aws/arn.ts';
 import type { Call } from '../aws/call.ts';
+import type { SyncRequest } from '../aws/host-protocol.ts';
 import { operation } from '../aws/service.ts';
 import { allowOnVolume } from './access.ts';
 import { checkVolumeId } from './errors.ts';
@@ -105,6 +106,8 @@ export interface HostStatus {
   readonly Instances: number;
   readonly Attachments: { readonly Open: number; readonly Pending: number; readonly Failed: number };
   readonly Tasks: { readonly Waiting: number; readonly Failed: number };
+  /** Where its block store is; null while it hasn't said. */
+  readonly BlockStore: string | null;
   /** The block store that it reaches; null while it hasn't said. */
   readonly BlockStoreId: string | null;
   /** Why it gets no work on snapshots; null when it does. */
@@ -116,6 +119,10 @@ export interface SystemStatus {
   /** Instances that no host serves yet. */
   readonly UnplacedInstances: number;
   readonly Volumes: number;
+}
+
+function storeInWords(host: HostRow): Partial<NonNullable<SyncRequest['blockStore']>> {
+  return host.block_store === null ? {} : JSON.parse(host.block_store);
 }
 
 /** DescribeHosts (internal): the state of all hosts, for the operator. */
@@ -165,8 +172,9 @@ export const describeHosts = operation<object, SystemStatus>({
           Instances: instances.filter((instance) => instance.host_id === host.host_id).length,
           Attachments: { Open: observed('attached'), Pending: observed('none'), Failed: observed('failed') },
           Tasks: { Waiting: given.length, Failed: given.filter((task) => task.error !== null).length },
+          BlockStore: storeInWords(host).location ?? null,
           BlockStoreId: host.block_store_id,
-          BlockStoreProblem: blockStoreProblem(host, store) ?? null,
+          BlockStoreProblem: storeInWords(host).error ?? blockStoreProblem(host, store) ?? null,
         };
       }),
       UnplacedInstances: instances.filter((instance) => instance.host_id === null).length,

@@ -17,6 +17,7 @@ import {
   modificationIndexMigration,
   type SnapshotTables,
   snapshotMigration,
+  taskIndexMigration,
 } from './snapshot-records.ts';
 
 /** Truth as it is stored: 0 or 1. */
@@ -168,6 +169,8 @@ export interface Ec2Tables extends SnapshotTables {
     last_seen_at: number;
     /** The block store that it reaches, as it last said. */
     block_store_id: string | null;
+    /** JSON: where that store is and why it can't be used, in words for the operator. */
+    block_store: string | null;
   };
   ec2_tasks: {
     task_id: string;
@@ -394,4 +397,11 @@ export const ec2Migrations: readonly Migration[] = [
   snapshotMigration,
   modificationIndexMigration,
   keyIndexMigration,
+  taskIndexMigration,
+  {
+    id: 'ec2-005-block-store-in-words',
+    async up(db) {
+      await db.schema.alterTable('ec2_hosts').addColumn('block_store', 'text').execute();
+    },
+  },
 ];

@@ -247,3 +247,11 @@ export const keyIndexMigration: Migration = {
       await db.schema.createIndex(`${table}_by_key`).on(table).columns(['key_arn', 'account', 'seq']).execute();
   },
 };
+
+export const taskIndexMigration: Migration = {
+  id: 'ec2-005-task-indexes',
+  async up(db) {
+    for (const column of ['volume_id', 'snapshot_id'] as const)
+      await db.schema.createIndex(`ec2_tasks_by_${column}`).on('ec2_tasks').column(column).execute();
+  },
+};

@@ -100,6 +100,8 @@ function checkRequest(call: Call, input: SyncRequest): void {
   if (!isAbsolute(input.dataDir)) throw fail('dataDir must be absolute');
   if (input.blockStoreId !== undefined && (typeof input.blockStoreId !== 'string' || input.blockStoreId.length > 256))
     throw fail('blockStoreId must be a string');
+  if (input.blockStore !== undefined && JSON.stringify(input.blockStore).length > 8192)
+    throw fail('blockStore must be short');
   for (const name of ['startedAt', 'sequence'] as const)
     if (!Number.isSafeInteger(input[name])) throw fail(`${name} must be an integer`);
   if (input.zones !== '*' && !(Array.isArray(input.zones) && input.zones.every((zone) => typeof zone === 'string')))
@@ -129,6 +131,7 @@ async function greet(call: Call, input: SyncRequest): Promise<HostRow> {
     last_seen_at: now,
     // One that can't be read for a moment is still the host's.
     block_store_id: input.blockStoreId ?? known?.block_store_id ?? null,
+    block_store: input.blockStore === undefined ? null : JSON.stringify(input.blockStore),
   };
   if (input.blockStoreId !== undefined && input.blockStoreId !== known?.block_store_id)
     await noteBlockStore(call, input.blockStoreId);
@@ -138,7 +141,8 @@ async function greet(call: Call, input: SyncRequest): Promise<HostRow> {
     known.data_dir === host.data_dir &&
     known.version === host.version &&
     known.session_id === host.session_id &&
-    known.block_store_id === host.block_store_id;
+    known.block_store_id === host.block_store_id &&
+    known.block_store === host.block_store;
   if (!isSame || now - known.last_seen_at >= seenEveryMs) {
     const { host_id, ...changes } = host;
     await tables(call)
