@@ -76,7 +76,7 @@ export async function runBlockChannel(options: BlockChannelOptions, stopping: Ab
 }
 
 async function open(options: BlockChannelOptions, key: SealedBoxKey): Promise<BlockRequests> {
-  const store = await openStore(options.storeLocation);
+  const store = await openStore(options.storeLocation, { create: false });
   const uploads = new Uploads(join(options.dataDir, 'uploads'), store);
   await uploads.prune();
   return new BlockRequests(store, uploads, key);
