@@ -9,7 +9,7 @@ import { freeSnapshot } from '../src/blocks/free.ts';
 import { openStore } from '../src/blocks/open-store.ts';
 import { readManifest } from '../src/blocks/read-manifest.ts';
 import type { BlockStore } from '../src/blocks/store.ts';
-import { blockOf, blocksIn, collect, storeSnapshot } from './support/block-stores.ts';
+import { blockOf, blocksIn, collect, storeSnapshot } from '../src/blocks/testing-store.ts';
 import { cleanEnvironment, run } from './support/client.ts';
 
 const root = join(import.meta.dirname, '..');

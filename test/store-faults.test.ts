@@ -8,7 +8,7 @@ import { checkStore, isFine } from '../src/blocks/check.ts';
 import { freeSnapshot } from '../src/blocks/free.ts';
 import { openStore } from '../src/blocks/open-store.ts';
 import { blockBytes } from '../src/blocks/store.ts';
-import { blockOf, blocksIn, sha256Of, storeSnapshot } from './support/block-stores.ts';
+import { blockOf, blocksIn, sha256Of, storeSnapshot } from '../src/blocks/testing-store.ts';
 import { run } from './support/client.ts';
 import { until } from './support/server.ts';
 

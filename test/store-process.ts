@@ -4,7 +4,7 @@
 import { freeSnapshot } from '../src/blocks/free.ts';
 import { Manifest, ManifestBuilder } from '../src/blocks/manifest.ts';
 import { openStore } from '../src/blocks/open-store.ts';
-import { blockOf, sha256Of } from './support/made-up-blocks.ts';
+import { blockOf, sha256Of } from '../src/blocks/testing-blocks.ts';
 
 const [location, series] = process.argv.slice(2) as [string, string];
 const volumeBlocks = 24;

@@ -5,7 +5,7 @@ import { freeSnapshot } from '../src/blocks/free.ts';
 import { openStore } from '../src/blocks/open-store.ts';
 import { openS3Store } from '../src/blocks/s3-store.ts';
 import { type BlockStore, blockBytes } from '../src/blocks/store.ts';
-import { blockOf, blocksIn, collect, itIsABlockStore, sha256Of, storeSnapshot } from './support/block-stores.ts';
+import { blockOf, blocksIn, collect, itIsABlockStore, sha256Of, storeSnapshot } from '../src/blocks/testing-store.ts';
 import { type S3Server, startCeph } from './support/ceph.ts';
 import { type Fault, FaultyS3 } from './support/faulty-s3.ts';
 

@@ -2,11 +2,11 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { blockOf, blocksIn, storeSnapshot } from '../../test/support/block-stores.ts';
 import { checkStore, isFine } from './check.ts';
 import type { Manifest } from './manifest.ts';
 import { openStore } from './open-store.ts';
 import { type BlockStore, blockBytes } from './store.ts';
+import { blockOf, blocksIn, storeSnapshot } from './testing-store.ts';
 
 const memoryDirectory = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
 const later = () => Date.now() + 2 * 60 * 60 * 1000;

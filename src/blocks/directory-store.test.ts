@@ -2,10 +2,10 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, w
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { blockOf, blocksIn, itIsABlockStore, sha256Of } from '../../test/support/block-stores.ts';
 import { openDirectoryStore } from './directory-store.ts';
 import { openStore } from './open-store.ts';
 import { blockBytes } from './store.ts';
+import { blockOf, blocksIn, itIsABlockStore, sha256Of } from './testing-store.ts';
 
 describe('a directory', () => {
   let directory: string;

@@ -3,11 +3,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { blockOf, blocksIn, collect, sha256Of, storeSnapshot } from '../../test/support/block-stores.ts';
 import { freeSnapshot, neighbours } from './free.ts';
 import { type Manifest, ManifestBuilder } from './manifest.ts';
 import { openStore } from './open-store.ts';
 import type { BlockStore } from './store.ts';
+import { blockOf, blocksIn, collect, sha256Of, storeSnapshot } from './testing-store.ts';
 
 /** Thousands of syncs: where memory can be a file system, they cost nothing. */
 const memoryDirectory = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { type BlockName, blockBytes } from '../../src/blocks/store.ts';
+import { type BlockName, blockBytes } from './store.ts';
 
 /** A block whose content follows from its name and `version`. */
 export function blockOf({ owner, index }: BlockName, version = 0): Buffer {

@@ -1,11 +1,11 @@
 /** What every block store must do, whatever it is made of; and snapshots made of made-up blocks. */
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { Manifest, ManifestBuilder } from '../../src/blocks/manifest.ts';
-import { type BlockName, type BlockStore, blockBytes } from '../../src/blocks/store.ts';
-import { blockOf, sha256Of } from './made-up-blocks.ts';
+import { Manifest, ManifestBuilder } from './manifest.ts';
+import { type BlockName, type BlockStore, blockBytes } from './store.ts';
+import { blockOf, sha256Of } from './testing-blocks.ts';
 
-export { blockOf, sha256Of } from './made-up-blocks.ts';
+export { blockOf, sha256Of } from './testing-blocks.ts';
 
 export async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
   const all: T[] = [];
