@@ -75,7 +75,9 @@ export class Dispatcher {
       const recognized = handler.recognize(service, wire);
       const name = recognized.operationName;
       // Own properties alone: the name is the client's, and every object has a `constructor`.
-      const operation = Object.hasOwn(service.operations, name) ? service.operations[name] : undefined;
+      const found = Object.hasOwn(service.operations, name) ? service.operations[name] : undefined;
+      // What services ask of each other is on no wire.
+      const operation = found?.audience === 'service' ? undefined : found;
       const isKnown = operation !== undefined || Object.hasOwn(service.catalogue, name);
       if (isKnown) operationName = name;
       if (!operation) throw handler.unknownOperation(service, name, isKnown);

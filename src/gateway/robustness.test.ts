@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { AwsError } from '../aws/errors.ts';
 import { DatabaseUnavailable } from '../database/database.ts';
-import { accessKeyId, clientConfig, startServer } from './testing.ts';
+import { accessKeyId, clientConfig, fakeService, startServer } from './testing.ts';
 import {
   conversation,
   describeVolumes,
@@ -44,6 +44,19 @@ describe('bodies', () => {
     const form = await sendSigned('ec2', { headers: formHeaders, body: `Action=${name}&Version=2016-11-15` });
     expect([form.status, form.text.includes('<Code>InvalidAction</Code>')]).toEqual([400, true]);
     expect(executed).toBe(0);
+  });
+
+  test('operations that services ask of each other are on no wire', async () => {
+    await start(undefined, {}, [
+      fakeService('kms', 'awsJson1_1', {}, [], {
+        targetPrefixes: ['TrentService'],
+        operations: {
+          RotateKey: { name: 'RotateKey', effect: 'writes', audience: 'service', access: () => [], handle: () => ({}) },
+        },
+      }),
+    ]);
+    const reply = await sendSigned('kms', { headers: kmsHeaders('RotateKey'), body: '{}' });
+    expect([reply.status, JSON.parse(reply.text).__type]).toEqual([400, 'UnknownOperationException']);
   });
 
   test('operations that do not exist, or not here', async () => {
@@ -136,6 +149,15 @@ describe('failures inside', () => {
       name: 'ServiceUnavailable',
       $metadata: { httpStatusCode: 503 },
     });
+  });
+
+  test('a message that repeats a whole body is cut', async () => {
+    await start(() => {
+      throw new AwsError('InvalidParameterValue', 'ß'.repeat(500_000));
+    });
+    const reply = await sendSigned('ec2', { headers: formHeaders, body: describeVolumes });
+    expect(reply.status).toBe(400);
+    expect(reply.text.length).toBeLessThan(9000);
   });
 
   test('an output that cannot be written is an internal error, not a broken answer', async () => {

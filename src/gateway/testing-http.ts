@@ -8,13 +8,17 @@ import { SignatureV4 } from '@smithy/signature-v4';
 import { afterEach } from 'vitest';
 import type { Limits } from './limits.ts';
 import type { PipelineRequest } from './pipeline.ts';
-import { accessKeyId, clientConfig, type Running, secretAccessKey, startServer } from './testing.ts';
+import { accessKeyId, clientConfig, fakeServices, type Running, secretAccessKey, startServer } from './testing.ts';
 
 export let running: Running;
 const sockets: Socket[] = [];
 
-export async function start(execute: (request: PipelineRequest) => unknown = () => ({}), limits: Partial<Limits> = {}) {
-  running = await startServer(execute, { limits: { drainMs: 500, ...limits } });
+export async function start(
+  execute: (request: PipelineRequest) => unknown = () => ({}),
+  limits: Partial<Limits> = {},
+  services = fakeServices,
+) {
+  running = await startServer(execute, { limits: { drainMs: 500, ...limits }, services });
 }
 
 afterEach(async () => {
