@@ -43,12 +43,21 @@ export function writeJson(schema: unknown, value: unknown, names: keyof typeof s
 }
 
 /**
+ * How deep a long body may nest. No shape goes deeper than a dozen levels, and V8 takes a tenth of a second to parse a
+ * megabyte of brackets. A body shorter than this many bytes can't take long.
+ */
+const nestingMax = 512;
+const nestingMattersBytes = 16 * 1024;
+
+/**
  * The JSON object in a body; an empty body counts as an empty object.
  * @throws {AwsError} SerializationException when it isn't UTF-8, isn't JSON or isn't an object
  */
 export function parseJsonObject(body: Buffer): Record<string, unknown> {
   if (body.length === 0) return {};
   if (!isUtf8(body)) throw serializationError('The request body is not valid UTF-8.');
+  if (body.length > nestingMattersBytes && nestsDeeper(body, nestingMax))
+    throw serializationError(`The request body is nested deeper than ${nestingMax} levels.`);
   let value: unknown;
   try {
     value = JSON.parse(body.toString('utf8'));
@@ -58,6 +67,25 @@ export function parseJsonObject(body: Buffer): Record<string, unknown> {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw serializationError(`The request body must be a JSON object, not ${tokenOf(value)}.`);
   return value as Record<string, unknown>;
+}
+
+const [quote, backslash, openBracket, closeBracket, openBrace, closeBrace] = Buffer.from('"\\[]{}');
+
+/** Whether JSON text has more brackets and braces open at a time than `max`, those within strings left out. */
+function nestsDeeper(text: Buffer, max: number): boolean {
+  let depth = 0;
+  let isInString = false;
+  for (let at = 0; at < text.length; at++) {
+    const byte = text[at];
+    if (isInString) {
+      if (byte === backslash) at++;
+      else if (byte === quote) isInString = false;
+    } else if (byte === quote) isInString = true;
+    else if (byte === openBracket || byte === openBrace) {
+      if (++depth > max) return true;
+    } else if (byte === closeBracket || byte === closeBrace) depth--;
+  }
+  return false;
 }
 
 /**
