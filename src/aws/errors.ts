@@ -1,3 +1,6 @@
+/** What a message holds at most, characters: some repeat what the client sent, which may be a whole body. */
+const messageLengthMax = 8192;
+
 /**
  * Errors in the form AWS clients know: a code, a message, who is at fault, and the HTTP status. They are thrown where the
  * rule lives and rendered once, by the protocol of the call that failed.
@@ -18,13 +21,17 @@ export class AwsError extends Error {
     message: string,
     options: { httpStatus?: number; members?: Record<string, unknown>; cause?: unknown } = {},
   ) {
-    super(message, { cause: options.cause });
+    super(bounded(message), { cause: options.cause });
     this.name = 'AwsError';
     this.code = code;
     this.httpStatus = options.httpStatus ?? 400;
     this.fault = this.httpStatus >= 500 ? 'server' : 'client';
     this.members = options.members ?? {};
   }
+}
+
+function bounded(message: string): string {
+  return message.length <= messageLengthMax ? message : `${message.slice(0, messageLengthMax - 1)}…`;
 }
 
 /** Whether `error` is an AwsError, of the given code when one is named. */
