@@ -33,19 +33,32 @@ function everywhere(statement: PolicyStatement, change: (value: string) => strin
   };
 }
 
-/** Rewrites conditions one by one; what is given back takes the place of the test, `undefined` of none. */
+/** What a condition is rewritten to: another operator and values, itself, or nothing where it is met anyway. */
+type Rewritten = readonly [operator: string, values: Values] | 'same' | 'met';
+
+/** Rewrites conditions one by one. */
 function eachTest(
   statement: PolicyStatement,
-  change: (operator: string, key: string, values: Values) => readonly [string, Values] | undefined,
+  change: (operator: string, key: string, values: Values) => Rewritten,
 ): PolicyStatement {
   if (!statement.Condition) return statement;
+  const { Condition, ...rest } = statement;
   const block: Record<string, Record<string, Values>> = {};
-  for (const [operator, keys] of Object.entries(statement.Condition))
-    for (const [key, values] of Object.entries(keys)) {
-      const [name, wanted] = change(operator, key, values) ?? [operator, values];
-      block[name] = { ...block[name], [key]: wanted };
-    }
-  return { ...statement, Condition: block };
+  const tests = Object.entries(Condition).flatMap(([operator, keys]) =>
+    Object.entries(keys).map(([key, values]) => ({ operator, key, values, to: change(operator, key, values) })),
+  );
+  // Those that keep their names first, so that the others can make way.
+  for (const { operator, key, values } of tests.filter(({ to }) => to === 'same'))
+    block[operator] = { ...block[operator], [key]: values };
+  for (const { key, to } of tests) {
+    if (to === 'same' || to === 'met') continue;
+    // The key is there: with IfExists or without, it is the same test.
+    const other = to[0].endsWith('IfExists') ? to[0].slice(0, -'IfExists'.length) : `${to[0]}IfExists`;
+    const name = block[to[0]]?.[key] === undefined ? to[0] : other;
+    if (block[name]?.[key] !== undefined) throw new Error(`two tests ${name} of ${key}`);
+    block[name] = { ...block[name], [key]: to[1] };
+  }
+  return Object.keys(block).length > 0 ? { ...rest, Condition: block } : rest;
 }
 
 /** IAM user guide, "Variables and tags": without Version 2012-10-17 variables are literal text. */
@@ -71,9 +84,7 @@ const nonsenseIsDenied: Rule = (statement, _document, context) =>
     : eachTest(statement, (operator, key, values) => {
         const isNegated = /Numeric|Date|Ip|Arn/.test(operator) && operator.includes('Not');
         const compared = [...listOf(values), ...listOf(context[key] ?? [])];
-        return isNegated && key in context && compared.some((value) => nonsense.has(value))
-          ? ['Null', 'false']
-          : undefined;
+        return isNegated && key in context && compared.some((value) => nonsense.has(value)) ? 'met' : 'same';
       });
 
 /**
@@ -86,7 +97,7 @@ const listsNeedSetOperators: Rule = (statement, _document, context) =>
     : eachTest(statement, (operator, key, values) =>
         isList(key) && key in context && operator !== 'Null' && !operator.startsWith('For')
           ? [`ForAnyValue:${operator}`, values]
-          : undefined,
+          : 'same',
       );
 
 /**
@@ -95,7 +106,7 @@ const listsNeedSetOperators: Rule = (statement, _document, context) =>
  */
 const ifExistsHoldsForAnyValueToo: Rule = (statement, _document, context) =>
   eachTest(statement, (operator, key) =>
-    /^ForAnyValue:.*IfExists$/.test(operator) && !(key in context) ? ['Null', 'true'] : undefined,
+    /^ForAnyValue:.*IfExists$/.test(operator) && !(key in context) ? 'met' : 'same',
   );
 
 /**
@@ -111,7 +122,7 @@ const rangesInFull: Rule = (statement) =>
   eachTest(statement, (operator, _key, values) =>
     /IpAddress/.test(operator)
       ? [operator, listOf(values).flatMap((value) => addressRanges[value] ?? [value])]
-      : undefined,
+      : 'same',
   );
 
 /** IAM user guide, "Condition operators": dates can be in epoch time, which is seconds. To the simulator it is milliseconds. */
@@ -119,7 +130,7 @@ const epochIsInSeconds: Rule = (statement) =>
   eachTest(statement, (operator, _key, values) =>
     /Date/.test(operator)
       ? [operator, each(values, (value) => (value === '1767225600' ? '2026-01-01T00:00:00Z' : value))]
-      : undefined,
+      : 'same',
   );
 
 /** Whether a pattern has a variable that this request gives no value. */
@@ -152,7 +163,7 @@ const nothingEqualsNoValue: Rule = (statement, { Version }, context) =>
     : eachTest(statement, (operator, _key, values) =>
         operator.includes('StringNot') && listOf(values).some((value) => isWithoutValue(value, context))
           ? [operator, each(values, (value) => (isWithoutValue(value, context) ? 'equal to nothing' : value))]
-          : undefined,
+          : 'same',
       );
 
 /**
@@ -170,13 +181,14 @@ const rules: readonly Rule[] = [
   accountsExemptNoUsers,
   nothingEqualsNoValue,
   variablesWithoutValueLeaveNothingOut,
-  noVariablesInOldVersions,
   starsReachOverColons,
   nonsenseIsDenied,
   listsNeedSetOperators,
   ifExistsHoldsForAnyValueToo,
   rangesInFull,
   epochIsInSeconds,
+  // The others know values as the case has them.
+  noVariablesInOldVersions,
 ];
 
 export function inTheirWords(
