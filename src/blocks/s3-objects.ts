@@ -9,6 +9,7 @@ import {
   DeleteObjectCommand,
   DeleteObjectsCommand,
   GetObjectCommand,
+  type GetObjectCommandOutput,
   HeadObjectCommand,
   ListObjectsV2Command,
   type ListObjectsV2CommandOutput,
@@ -16,7 +17,14 @@ import {
   type S3Client,
   UploadPartCommand,
 } from '@aws-sdk/client-s3';
-import { discardBody, isNotFound, isPreconditionFailed, readBody, type S3Requests } from './s3-requests.ts';
+import {
+  discardBody,
+  isNotFound,
+  isPreconditionFailed,
+  isRangeNotSatisfiable,
+  readBody,
+  type S3Requests,
+} from './s3-requests.ts';
 
 /** Keys that one DeleteObjects takes. */
 const deletesMax = 1000;
@@ -63,25 +71,31 @@ export class S3Objects {
     return this.#requests.run(what, attempt, { signal: options.signal, bytes: bytes.length });
   }
 
-  /** The object, or at most its first `length` bytes. Undefined when there is none. */
-  async get(
-    path: string,
-    what: string,
-    { signal, length }: { readonly signal?: AbortSignal; readonly length?: number } = {},
-  ): Promise<Buffer | undefined> {
+  /** The object. Undefined when there is none. */
+  async get(path: string, what: string, signal?: AbortSignal): Promise<Buffer | undefined> {
     // How long it may take depends on how much it is.
     const size = await this.#size(path, what, signal);
     if (size === undefined) return undefined;
-    const wanted = Math.min(size, length ?? size);
-    if (wanted === 0) return Buffer.alloc(0);
     const attempt = async (attemptSignal: AbortSignal) => {
-      const answer = await this.#get(path, attemptSignal, wanted < size ? `bytes=0-${wanted - 1}` : undefined);
-      if (!answer) return undefined;
-      const bytes = Buffer.from(new ArrayBuffer(wanted));
-      await readBody(answer.Body, bytes, attemptSignal);
-      return bytes;
+      const answer = await this.#get(path, attemptSignal);
+      return answer && takeBody(answer, attemptSignal);
     };
-    return this.#requests.run(what, attempt, { signal, bytes: wanted });
+    return this.#requests.run(what, attempt, { signal, bytes: size });
+  }
+
+  /** At most the first `length` bytes of the object. Undefined when there is none. */
+  async getStart(path: string, what: string, length: number, signal?: AbortSignal): Promise<Buffer | undefined> {
+    const attempt = async (attemptSignal: AbortSignal) => {
+      try {
+        const answer = await this.#get(path, attemptSignal, `bytes=0-${length - 1}`);
+        return answer && (await takeBody(answer, attemptSignal));
+      } catch (error) {
+        // Nothing of an empty object is in any range.
+        if (isRangeNotSatisfiable(error)) return Buffer.alloc(0);
+        throw error;
+      }
+    };
+    return this.#requests.run(what, attempt, { signal, bytes: length });
   }
 
   async put(path: string, bytes: Buffer, what: string, signal?: AbortSignal): Promise<void> {
@@ -241,6 +255,12 @@ export class S3Objects {
   #key(path: string): { readonly Bucket: string; readonly Key: string } {
     return { Bucket: this.#bucket, Key: this.#prefix + path };
   }
+}
+
+async function takeBody({ ContentLength = 0, Body }: GetObjectCommandOutput, signal: AbortSignal): Promise<Buffer> {
+  const bytes = Buffer.from(new ArrayBuffer(ContentLength));
+  await readBody(Body, bytes, signal);
+  return bytes;
 }
 
 /** An error that the server reports for one object inside an answer that is good otherwise. */

@@ -132,6 +132,11 @@ export function isNotFound(error: unknown): boolean {
   return $metadata?.httpStatusCode === 404 && name !== 'NoSuchBucket';
 }
 
+/** Whether the range that was asked for lies beyond the object. */
+export function isRangeNotSatisfiable(error: unknown): boolean {
+  return (error as Failure).$metadata?.httpStatusCode === 416;
+}
+
 /** Whether a condition of the request (`If-None-Match`) did not hold. */
 export function isPreconditionFailed(error: unknown): boolean {
   return (error as Failure).$metadata?.httpStatusCode === 412;

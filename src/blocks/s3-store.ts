@@ -141,12 +141,12 @@ class S3Store implements BlockStore {
   }
 
   async getManifest(snapshotId: string, signal?: AbortSignal): Promise<Buffer | undefined> {
-    return this.#objects.get(manifestPath(snapshotId), `the manifest of ${snapshotId} can't be read`, { signal });
+    return this.#objects.get(manifestPath(snapshotId), `the manifest of ${snapshotId} can't be read`, signal);
   }
 
   async getManifestStart(snapshotId: string, length: number, signal?: AbortSignal): Promise<Buffer | undefined> {
     const what = `the manifest of ${snapshotId} can't be read`;
-    return this.#objects.get(manifestPath(snapshotId), what, { signal, length });
+    return this.#objects.getStart(manifestPath(snapshotId), what, length, signal);
   }
 
   async putManifest(snapshotId: string, bytes: Buffer, signal?: AbortSignal): Promise<void> {
