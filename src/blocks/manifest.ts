@@ -104,6 +104,12 @@ export class Manifest {
     return this.#bytes.subarray(start, start + hashBytes);
   }
 
+  /** Writes the hash at `offset` of `target`: cheaper than a view for each of millions. */
+  copySha256(position: number, target: Buffer, offset: number): void {
+    const start = this.#entries + position * entryBytes + 8;
+    this.#bytes.copy(target, offset, start, start + hashBytes);
+  }
+
   entryAt(position: number): ManifestEntry {
     return { owner: this.ownerAt(position), index: this.indexAt(position), sha256: this.sha256At(position) };
   }
@@ -259,7 +265,9 @@ export class ManifestBuilder {
 
   /** Adds a block that this snapshot stores itself. `sha256`: 32 bytes, of the stored bytes. */
   append(index: number, sha256: Uint8Array): void {
-    this.#add(index, 0, sha256);
+    if (sha256.length !== hashBytes) throw new RangeError(`a SHA-256 has ${hashBytes} bytes, not ${sha256.length}`);
+    const start = this.#add(index, 0);
+    this.#bytes.set(sha256, start + 8);
   }
 
   /** Takes the parent's entry for block `index` over. False when the parent has none: a block of zeros. */
@@ -267,7 +275,8 @@ export class ManifestBuilder {
     const { parent } = this.#options;
     const position = this.#cursor?.find(index) ?? -1;
     if (position < 0) return false;
-    this.#add(index, 1 + parent!.ownerNumberAt(position), parent!.sha256At(position));
+    const start = this.#add(index, 1 + parent!.ownerNumberAt(position));
+    parent!.copySha256(position, this.#bytes, start + 8);
     return true;
   }
 
@@ -296,18 +305,18 @@ export class ManifestBuilder {
     return { snapshotId, volumeId, sizeBytes, blockBytes, parentSnapshotId, ancestors, owners, blocks, createdAt };
   }
 
-  #add(index: number, owner: number, sha256: Uint8Array): void {
+  /** Adds an entry without its hash; where it begins. */
+  #add(index: number, owner: number): number {
     if (!Number.isInteger(index) || index <= this.#lastIndex || index >= this.#indexes) {
       throw new RangeError(`block ${index} follows ${this.#lastIndex} in a snapshot of ${this.#indexes} blocks`);
     }
-    if (sha256.length !== hashBytes) throw new RangeError(`a SHA-256 has ${hashBytes} bytes, not ${sha256.length}`);
     const start = this.#entriesOffset + this.#blocks * entryBytes;
     if (start + entryBytes + hashBytes > this.#buffer.byteLength) this.#grow();
     this.#view.setUint32(start, index, true);
     this.#view.setUint32(start + 4, owner, true);
-    this.#bytes.set(sha256, start + 8);
     this.#lastIndex = index;
     this.#blocks += 1;
+    return start;
   }
 
   #grow(): void {
