@@ -14,7 +14,7 @@ import { deleteSnapshot } from './tasks/delete-snapshot.ts';
 import { eraseVolume } from './tasks/erase-volume.ts';
 import { initializeVolume } from './tasks/initialize-volume.ts';
 import { isMarked, markSnapshots } from './tasks/mark-snapshots.ts';
-import { mustWait, type TaskState } from './tasks/order.ts';
+import { fullKinds, mustWait, type TaskState } from './tasks/order.ts';
 import { FinalTaskError, type TaskContext, type TaskWork, type TaskWorld } from './tasks/task.ts';
 import { journalPath } from './volume-files.ts';
 
@@ -169,10 +169,15 @@ export class HostTasks {
   #schedule(): void {
     if (this.#hasEnded) return;
     const all = [...this.#entries.values()];
+    let full = fullKinds(all);
     for (const entry of all) {
+      const { kind } = entry.task;
       if (!this.#canStart(entry)) continue;
-      if (entry.task.kind === 'createSnapshot' && entry.point === 'none') void this.#mark(entry);
-      else if (!mustWait(entry, all)) void this.#work(entry);
+      if (kind === 'createSnapshot' && entry.point === 'none') void this.#mark(entry);
+      else if (!full.has(kind) && !mustWait(entry, all)) {
+        void this.#work(entry);
+        full = fullKinds(all);
+      }
     }
   }
 

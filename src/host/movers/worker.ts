@@ -1,6 +1,7 @@
 // The mover's thread: everything that moves snapshots' blocks, beside the volumes' own threads. It keeps no keys: those of a
 // copy come with it and are wiped with it.
 
+import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import type { SnapshotOutcome } from '../../aws/host-protocol.ts';
 import { PointInTimeError } from '../../blocks/copy-before-write.ts';
@@ -21,6 +22,8 @@ const say = (message: MoverMessage) => port.postMessage(message);
 const slabCount = 12;
 /** How often a store that could not be opened is tried again when nobody asks for it. */
 const reopenMs = 10_000;
+/** Linux gives each thread a niceness of its own: where processors are short, volumes' requests come first. */
+const niceness = 5;
 /** Progress of one job is told at most this often. */
 const progressEveryMs = 250;
 
@@ -28,6 +31,11 @@ const slabs = new Slabs(slabCount);
 const jobs = new Map<number, AbortController>();
 let opening: Promise<BlockStore> | undefined;
 
+try {
+  setPriority(0, niceness);
+} catch {
+  // Then all threads are equal.
+}
 port.on('message', (request: MoverRequest) => {
   if (request.type === 'cancel') jobs.get(request.id)?.abort(new Error('the job was cancelled'));
   else void start(request.id, request.job);

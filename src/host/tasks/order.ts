@@ -20,13 +20,17 @@ export interface TaskState {
   readonly isOver: boolean;
 }
 
+/** Kinds of which as many are at work as may be. */
+export function fullKinds(all: readonly TaskState[]): Set<HostTask['kind']> {
+  const running = new Map<HostTask['kind'], number>();
+  for (const { isRunning, task } of all) if (isRunning) running.set(task.kind, (running.get(task.kind) ?? 0) + 1);
+  return new Set([...running].filter(([kind, count]) => count >= atOnceMax[kind]).map(([kind]) => kind));
+}
+
 /**
  * Whether `one` must wait for another of `all`, which are in the order in which the control plane lists them: oldest first.
  */
 export function mustWait(one: TaskState, all: readonly TaskState[]): boolean {
-  const { task } = one;
-  if (all.filter((other) => other.isRunning && other.task.kind === task.kind).length >= atOnceMax[task.kind])
-    return true;
   return all.some((other) => other !== one && !isSettled(other) && precedes(other, one, all));
 }
 
