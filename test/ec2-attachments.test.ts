@@ -204,39 +204,6 @@ describe('with a host at work', () => {
     expect(Reservations[0].Instances[0].State.Name).toBe('terminated');
   });
 
-  test('a Multi-Attach volume has one attachment on a host', async () => {
-    const id = await newVolume({ VolumeType: 'io2', Size: 4, Iops: 100, MultiAttachEnabled: true, Encrypted: true });
-    const [one, two] = [await newInstance(), await newInstance()];
-    await attach(id, one);
-    const before = JSON.stringify(await volume(id));
-    await expect(attach(id, two)).rejects.toMatchObject({
-      code: 'UnsupportedOperation',
-      message: expect.stringContaining(`'${id}' is attached to instance '${one}'`),
-    });
-    expect(await code(attach(id, one, '/dev/sdg'))).toBe('VolumeInUse');
-    expect(JSON.stringify(await volume(id))).toBe(before);
-    await world.ec2('StopInstances', { InstanceIds: [two] });
-    expect(await code(attach(id, two))).toBe('UnsupportedOperation');
-    await world.ec2('StartInstances', { InstanceIds: [two] });
-    await world.ec2('DetachVolume', { VolumeId: id });
-    expect(await attach(id, two)).toMatchObject({ State: 'attached' });
-  });
-
-  test('a Multi-Attach volume is at instances of several hosts, each on its own', async () => {
-    const id = await newVolume({ VolumeType: 'io2', Size: 4, Iops: 100, MultiAttachEnabled: true, Encrypted: true });
-    const one = await newInstance();
-    const other = newHost({ hostId: 'other' });
-    await other.sync();
-    other.start();
-    const two = await newInstance();
-    await attach(id, one);
-    await attach(id, two);
-    expect(await code(attach(id, two, '/dev/sdg'))).toBe('VolumeInUse');
-    expect(await code(world.ec2('DetachVolume', { VolumeId: id }))).toBe('MissingParameter');
-    await world.ec2('DetachVolume', { VolumeId: id, InstanceId: one });
-    expect(await volume(id)).toMatchObject({ State: 'in-use', Attachments: [{ InstanceId: two }] });
-  });
-
   test('every wrong attach or detach has its AWS error and changes nothing', async () => {
     const [id, encrypted, elsewhere] = [
       await newVolume(),

@@ -28,6 +28,15 @@ interface Listed {
   readonly task: HostTask;
 }
 
+/** What tasks depend on. */
+interface Surroundings {
+  /** Those to be filled. */
+  readonly volumes: ReadonlyMap<string, VolumeRow>;
+  readonly beingRead: ReadonlySet<string>;
+  /** The tasks that delete snapshots and can go on, each with the family. */
+  readonly ready: ReadonlyMap<string, readonly string[]>;
+}
+
 /** The tasks that a host shall be at work on now, oldest first. */
 export async function listedTasks(call: Call, host: HostRow): Promise<Listed[]> {
   const rows = await tables(call)
@@ -41,12 +50,15 @@ export async function listedTasks(call: Call, host: HostRow): Promise<Listed[]> 
   if (rows.length === 0) return [];
   const store = await installedBlockStore(call);
   const isForeign = host.block_store_id !== null && host.block_store_id !== store;
-  const volumes = await volumesOf(call, rows);
-  const ready = await readyDeletions(call, rows);
+  const around: Surroundings = {
+    volumes: await volumesOf(call, rows),
+    beingRead: await volumesBeingRead(call, rows),
+    ready: await readyDeletions(call, rows),
+  };
   const listed: Listed[] = [];
   for (const row of rows) {
     if (isForeign && row.kind !== 'eraseVolume') continue;
-    const task = await taskOf(call, row, volumes, ready);
+    const task = taskOf(row, around);
     if (task) listed.push({ row, task });
   }
   return listed;
@@ -60,17 +72,12 @@ async function volumesOf(call: Call, rows: readonly TaskRow[]): Promise<Map<stri
 }
 
 /** A task as the host reads it, or undefined while it has to wait. */
-async function taskOf(
-  call: Call,
-  row: TaskRow,
-  volumes: ReadonlyMap<string, VolumeRow>,
-  ready: ReadonlyMap<string, readonly string[]>,
-): Promise<HostTask | undefined> {
+function taskOf(row: TaskRow, around: Surroundings): HostTask | undefined {
   const { task_id: taskId, volume_id: volumeId } = row;
   const snapshotId = row.snapshot_id ?? '';
   switch (row.kind) {
     case 'eraseVolume':
-      return (await isBeingSnapshot(call, volumeId)) ? undefined : { taskId, kind: row.kind, volumeId };
+      return around.beingRead.has(volumeId) ? undefined : { taskId, kind: row.kind, volumeId };
     case 'createSnapshot':
       return {
         taskId,
@@ -80,7 +87,7 @@ async function taskOf(
         ...(JSON.parse(row.payload!) as Pick<CreateSnapshotTask, 'sizeBytes' | 'hasImage' | 'parentSnapshotId'>),
       };
     case 'initializeVolume': {
-      const volume = volumes.get(volumeId);
+      const volume = around.volumes.get(volumeId);
       const source = volume && restoreSource(volume);
       if (!volume || !source) return undefined;
       const encryption = volumeEncryption(volume);
@@ -102,7 +109,7 @@ async function taskOf(
         ...(JSON.parse(row.payload!) as Omit<CopySnapshotTask, 'taskId' | 'kind' | 'snapshotId'>),
       };
     case 'deleteSnapshot': {
-      const family = ready.get(taskId);
+      const family = around.ready.get(taskId);
       return family && { taskId, kind: row.kind, snapshotId, family };
     }
   }
@@ -118,14 +125,15 @@ export function volumeEncryption(volume: VolumeRow): VolumeEncryption | undefine
   };
 }
 
-async function isBeingSnapshot(call: Call, volumeId: string): Promise<boolean> {
-  const task = await tables(call)
+/** Volumes that snapshots are being made of. */
+async function volumesBeingRead(call: Call, rows: readonly TaskRow[]): Promise<ReadonlySet<string>> {
+  if (!rows.some(({ kind }) => kind === 'eraseVolume')) return new Set();
+  const tasks = await tables(call)
     .selectFrom('ec2_tasks')
-    .select('task_id')
-    .where('volume_id', '=', volumeId)
+    .select('volume_id')
     .where('kind', '=', 'createSnapshot')
-    .executeTakeFirst();
-  return task !== undefined;
+    .execute();
+  return new Set(tasks.map((task) => task.volume_id));
 }
 
 /**
