@@ -1,6 +1,8 @@
+import { once } from 'node:events';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { openDirectoryStore } from './directory-store.ts';
 import { openStore } from './open-store.ts';
@@ -49,6 +51,27 @@ describe('the directory store', () => {
     await store.deleteBlocks([name]);
     expect(readdirSync(join(directory, 'blocks'))).toEqual([]);
     store.close();
+  });
+
+  it('becomes one store when several threads make it at the same moment', async () => {
+    const opening = `
+      const { parentPort, workerData } = require('node:worker_threads');
+      import(workerData.module).then(async ({ openStore }) => {
+        const ids = [];
+        for (const directory of workerData.directories) {
+          const store = await openStore(directory);
+          ids.push(store.id);
+          store.close();
+        }
+        parentPort.postMessage(ids);
+      });`;
+    const directories = Array.from({ length: 40 }, (_, number) => join(directory, String(number)));
+    const workerData = { module: new URL('open-store.ts', import.meta.url).href, directories };
+    const threads = Array.from({ length: 4 }, () => new Worker(opening, { eval: true, workerData }));
+    const answers = await Promise.all(threads.map((thread) => once(thread, 'message')));
+    expect(new Set(answers.map(([ids]) => ids.join())).size).toBe(1);
+    for (const each of directories) expect(readdirSync(each)).toContain('store.json');
+    for (const each of directories) expect(readdirSync(each).filter((file) => file.endsWith('.new'))).toEqual([]);
   });
 
   it('takes blocks that lie anywhere in memory, many at once', async () => {

@@ -1,6 +1,7 @@
 /** Small files and directory entries that must survive a crash. */
 import { closeSync, constants, fsyncSync, linkSync, openSync, renameSync, unlinkSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { threadId } from 'node:worker_threads';
 
 /** Makes the entries of a directory durable: what was made, renamed or removed in it. */
 export function syncDirectory(path: string): void {
@@ -18,7 +19,8 @@ export function syncDirectory(path: string): void {
  *   process makes it at the same moment
  */
 export function writePrivateFile(path: string, content: Uint8Array | string, ifPresent: 'replace' | 'keep'): void {
-  const fresh = `${path}.${process.pid}.new`;
+  // Threads of a process may write the same file at the same moment, too.
+  const fresh = `${path}.${process.pid}-${threadId}.new`;
   const file = openSync(fresh, 'w', 0o600);
   try {
     if (typeof content === 'string') writeSync(file, content);
