@@ -59,6 +59,12 @@ describe('filters', () => {
     expect(() => parseFilters([status(101), status(100)], known)).toThrow(/this one has 201/);
   });
 
+  test('keep one of several stars in a row, which match the same', () => {
+    const [filter] = parseFilters([{ Name: 'status', Values: ['a***b', '\\**', '\\*\\*', '**?**'] }], known);
+    expect(filter!.values.map(({ text }) => text)).toEqual(['a*b', '\\**', '\\*\\*', '*?*']);
+    expect(matchesFilters([filter!], () => ['a.b'])).toBe(true);
+  });
+
   test('take 500 values', () => {
     const values = Array.from({ length: 500 }, (_, index) => `v${index}`);
     expect(parseFilters([{ Name: 'status', Values: values }], known)[0]!.values).toHaveLength(500);

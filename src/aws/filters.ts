@@ -22,7 +22,7 @@ export interface Filter {
 }
 
 export interface FilterValue {
-  /** As given, escapes included. */
+  /** As given, escapes included, but of several stars in a row one. */
   readonly text: string;
   /** The one value that it matches, or undefined when it has wildcards. */
   readonly literal: string | undefined;
@@ -51,7 +51,7 @@ export function parseFilters(filters: readonly FilterInput[] | undefined, known:
         'FilterLimitExceeded',
         `A filter can have ${filterValuesMax} values; '${name}' has ${values.length}.`,
       );
-    return { name, values: values.map((text) => ({ text, literal: literalOf(text) })) };
+    return { name, values: values.map(filterValue) };
   });
   const wildcards = parsed.flatMap((filter) => filter.values).filter((value) => value.literal === undefined).length;
   if (wildcards > wildcardsMax)
@@ -99,6 +99,12 @@ export function matchesPattern(pattern: string, value: string): boolean {
   }
   while (pattern[p] === '*') p++;
   return p === pattern.length;
+}
+
+function filterValue(given: string): FilterValue {
+  // Of a run of stars each would be tried with every other.
+  const text = given.replace(/(\\.)|\*+/gs, (_match, escaped) => escaped ?? '*');
+  return { text, literal: literalOf(text) };
 }
 
 function literalOf(text: string): string | undefined {
