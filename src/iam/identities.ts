@@ -204,6 +204,8 @@ export async function putTags(call: Call, resourceId: string, tags: readonly Tag
     throw invalidInput('Duplicate tag keys found. Please note that Tag keys are case insensitive.');
   if (keys.some((key) => key.startsWith('aws:')))
     throw invalidInput('Tag keys that begin with aws: are reserved and cannot be set.');
+  // Thousands would be written only to be undone.
+  if (keys.length > tagsMax) throw tooManyTags();
   for (const tag of tags) {
     const row = { tag_key: tag.Key!, tag_value: tag.Value! };
     await tablesOf(call)
@@ -212,9 +214,10 @@ export async function putTags(call: Call, resourceId: string, tags: readonly Tag
       .onConflict((conflict) => conflict.columns(['resource_id', 'key_lower']).doUpdateSet(row))
       .execute();
   }
-  if ((await tagsOf(call, resourceId)).length > tagsMax)
-    throw limitExceeded(`The number of tags has reached the maximum limit. Limit: ${tagsMax}`);
+  if ((await tagsOf(call, resourceId)).length > tagsMax) throw tooManyTags();
 }
+
+const tooManyTags = () => limitExceeded(`The number of tags has reached the maximum limit. Limit: ${tagsMax}`);
 
 /** Leave to do `action` to an identity; a request that sets its boundary is about the new one. */
 export function accessTo(

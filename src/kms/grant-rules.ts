@@ -50,6 +50,19 @@ export function checkGrantRequest(input: CreateGrantRequest): void {
     );
   if (input.Operations!.length === 0)
     throw new AwsError('ValidationException', 'A grant must allow at least one operation.');
+  const { EncryptionContextEquals: equals, EncryptionContextSubset: subset } = input.Constraints ?? {};
+  if (equals ?? subset) checkConstraintLength((equals ?? subset)!);
+}
+
+function checkConstraintLength(context: Readonly<Record<string, string>>): void {
+  checkContext('Constraints', context);
+  const pairs = Object.entries(context);
+  const length = pairs.reduce((sum, [name, value]) => sum + name.length + value.length, 0);
+  if (pairs.length > pairsMax || length > contextLengthMax)
+    throw new AwsError(
+      'ValidationException',
+      `The encryption context of a grant constraint can have at most ${pairsMax} pairs and ${contextLengthMax} characters.`,
+    );
 }
 
 /** @throws {AwsError} ValidationException for a request that has both members */
@@ -82,15 +95,6 @@ function checkConstraints(input: CreateGrantRequest, key: Key): void {
     throw new AwsError(
       'ValidationException',
       `Encryption context constraints are valid only for symmetric encryption keys; the key spec of ${key.arn} is ${key.key_spec}.`,
-    );
-  const context = (equals ?? subset)!;
-  checkContext('Constraints', context);
-  const pairs = Object.entries(context);
-  const length = pairs.reduce((sum, [name, value]) => sum + name.length + value.length, 0);
-  if (pairs.length > pairsMax || length > contextLengthMax)
-    throw new AwsError(
-      'ValidationException',
-      `The encryption context of a grant constraint can have at most ${pairsMax} pairs and ${contextLengthMax} characters.`,
     );
 }
 
