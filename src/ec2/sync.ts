@@ -100,8 +100,8 @@ function checkRequest(call: Call, input: SyncRequest): void {
   if (!isAbsolute(input.dataDir)) throw fail('dataDir must be absolute');
   if (input.blockStoreId !== undefined && (typeof input.blockStoreId !== 'string' || input.blockStoreId.length > 256))
     throw fail('blockStoreId must be a string');
-  if (input.blockStore !== undefined && JSON.stringify(input.blockStore).length > 8192)
-    throw fail('blockStore must be short');
+  if (input.blockStore !== undefined && !isStoreNote(input.blockStore))
+    throw fail('blockStore must be an object with a location, and short');
   for (const name of ['startedAt', 'sequence'] as const)
     if (!Number.isSafeInteger(input[name])) throw fail(`${name} must be an integer`);
   if (input.zones !== '*' && !(Array.isArray(input.zones) && input.zones.every((zone) => typeof zone === 'string')))
@@ -109,6 +109,15 @@ function checkRequest(call: Call, input: SyncRequest): void {
   for (const name of ['attachments', 'instances', 'tasks', 'credentials'] as const)
     if (!Array.isArray(input[name]) || input[name].length > listMax)
       throw fail(`${name} must be a list of at most ${listMax}`);
+  for (const name of ['attachments', 'tasks', 'credentials'] as const)
+    if (input[name].some((item) => typeof item !== 'object' || item === null))
+      throw fail(`${name} must be a list of objects`);
+}
+
+function isStoreNote(note: unknown): boolean {
+  if (typeof note !== 'object' || note === null || JSON.stringify(note).length > 8192) return false;
+  const { location, error } = note as { location?: unknown; error?: unknown };
+  return typeof location === 'string' && (error === undefined || typeof error === 'string');
 }
 
 /** Notes that the host is there, and gives it the instances of its zones that no host has yet. */
