@@ -78,7 +78,13 @@ async function copy(
       context.progress((100 * builder.blocks) / source.blocks);
     });
     const manifest = builder.finish();
-    await store.putManifest(snapshotId, manifest, signal);
+    try {
+      await store.putManifest(snapshotId, manifest, signal);
+    } catch (error) {
+      // Some of what was put may be lost: everything is put again.
+      Journal.remove(job.journalPath);
+      throw error;
+    }
     return manifest;
   } finally {
     journal.close();

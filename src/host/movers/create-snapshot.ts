@@ -43,14 +43,16 @@ async function copy(job: CreateSnapshotJob, context: JobContext): Promise<Buffer
     const parent = job.parentSnapshotId ? await parentManifest(job.parentSnapshotId, context) : undefined;
     const journal = new Journal(job.journalPath, job.snapshotId);
     const copying = new Copying(job, context, view, journal, parent);
-    let isWhole = false;
+    let end: CopyingEnd = 'stopped';
     try {
       const manifest = await copying.run();
+      // Makes everything durable that was put before; if it can't, some of that may be lost.
+      end = 'unsafe';
       await store.putManifest(job.snapshotId, manifest, signal);
-      isWhole = true;
+      end = 'whole';
       return manifest;
     } finally {
-      await closeJournal(journal, isWhole, context);
+      await closeJournal(journal, end, context);
     }
   } finally {
     view.close();
@@ -69,9 +71,15 @@ async function parentManifest(snapshotId: string, { store, signal }: JobContext)
   }
 }
 
+type CopyingEnd = 'stopped' | 'unsafe' | 'whole';
+
 /** When the work was stopped in order, what it came to is made durable, so that it outlasts the machine's next start. */
-async function closeJournal(journal: Journal, isWhole: boolean, { store, signal }: JobContext): Promise<void> {
-  if (isWhole || !signal.aborted) {
+async function closeJournal(journal: Journal, end: CopyingEnd, { store, signal }: JobContext): Promise<void> {
+  if (end === 'unsafe') {
+    journal.closeSuspect();
+    return;
+  }
+  if (end === 'whole' || !signal.aborted) {
     journal.close();
     return;
   }
@@ -117,7 +125,7 @@ class Copying {
     await inOrder(
       this.#isExact ? this.#changed() : this.#data(),
       { limit: blocksUnderWayMax, signal: this.#context.signal },
-      (index, signal) => this.#journal.find(index) ?? this.#examine(index, signal),
+      (index, signal) => this.#found(index, signal) ?? this.#examine(index, signal),
       (found, index) => this.#take(found, index),
     );
     this.#passTo(this.#view.blocks);
@@ -135,6 +143,29 @@ class Copying {
     for (let index = 0; index < blocks; index++) {
       index = Math.min(this.#view.nextData(index), this.#journal.nextData(index));
       if (index < blocks) yield index;
+    }
+  }
+
+  /** What an earlier process has found out, if anything. */
+  #found(index: number, signal: AbortSignal): Found | Promise<Found> | undefined {
+    const found = this.#journal.find(index);
+    return found?.kind === 'stored' && this.#journal.isSuspect ? this.#putAgain(index, found.sha256, signal) : found;
+  }
+
+  /** Puts a block again that the store may have lost since; if it has, the volume is looked at again. */
+  async #putAgain(index: number, sha256: Buffer, signal: AbortSignal): Promise<Found> {
+    const { slabs, store } = this.#context;
+    const name = { owner: this.#job.snapshotId, index };
+    try {
+      await slabs.lend(async ({ bytes }) => {
+        await store.getBlock(name, sha256, bytes, signal);
+        await store.putBlock(name, bytes, signal);
+      });
+      return { kind: 'stored', sha256 };
+    } catch (error) {
+      if (error instanceof StoreError && (error.code === 'Corrupt' || error.code === 'Missing'))
+        return this.#examine(index, signal);
+      throw error;
     }
   }
 

@@ -80,6 +80,21 @@ test('after an orderly end they are, also when the machine was started anew', ()
   third.close();
 });
 
+test('records of blocks that the store could not make durable say so, until there are none', () => {
+  const journal = open();
+  journal.addStored(1, sha(1));
+  journal.closeSuspect();
+  const again = open();
+  expect([again.isSuspect, again.find(1)?.kind]).toEqual([true, 'stored']);
+  again.close();
+  const third = open();
+  expect(third.isSuspect).toBe(true);
+  third.closeEmpty();
+  const last = open();
+  expect([last.isSuspect, last.find(1)]).toEqual([false, undefined]);
+  last.close();
+});
+
 test("another snapshot's journal is refused", () => {
   write();
   expect(() => new Journal(path, 'snap-00000000000000002')).toThrow(/not the journal of snap-00000000000000002/);

@@ -39,6 +39,8 @@ interface JournalHeader {
   readonly bootId: string;
   /** All that the records say is durable. */
   readonly isClean: boolean;
+  /** The store could not make blocks durable that the records name. */
+  readonly isSuspect?: boolean;
 }
 
 export type JournalEntry =
@@ -46,6 +48,8 @@ export type JournalEntry =
   { readonly kind: 'stored' | 'inherited'; readonly sha256: Buffer } | { readonly kind: 'hole' };
 
 export class Journal {
+  /** What the records name as stored is to be read back and put again: the store could not make it durable. */
+  readonly isSuspect: boolean;
   readonly #path: string;
   readonly #snapshotId: string;
   readonly #record = Buffer.alloc(recordBytes);
@@ -58,7 +62,8 @@ export class Journal {
   constructor(path: string, snapshotId: string) {
     this.#path = path;
     this.#snapshotId = snapshotId;
-    const { isTrusted, records } = read(path, snapshotId);
+    const { isTrusted, isSuspect, records } = read(path, snapshotId);
+    this.isSuspect = isSuspect;
     this.#earlier = isTrusted ? sorted(records) : [];
     this.#fd = -1;
     this.#end = 0;
@@ -114,8 +119,14 @@ export class Journal {
   closeClean(): void {
     fsyncSync(this.#fd);
     closeSync(this.#fd);
-    const { records } = read(this.#path, this.#snapshotId);
-    this.#rewrite(true, records);
+    this.#rewrite(true, read(this.#path, this.#snapshotId).records);
+    this.close();
+  }
+
+  /** Says that the store failed to make durable what the records name, and closes. */
+  closeSuspect(): void {
+    closeSync(this.#fd);
+    this.#rewrite(false, read(this.#path, this.#snapshotId).records, true);
     this.close();
   }
 
@@ -126,7 +137,7 @@ export class Journal {
   /** Forgets what was found out, when the snapshot is complete. That the point in time was fixed stays noted. */
   closeEmpty(): void {
     closeSync(this.#fd);
-    this.#rewrite(true, Buffer.alloc(0));
+    this.#rewrite(true, Buffer.alloc(0), false);
     this.close();
   }
 
@@ -153,8 +164,9 @@ export class Journal {
     this.#end += recordBytes;
   }
 
-  #rewrite(isClean: boolean, records: Buffer): void {
-    const header: JournalHeader = { format, snapshotId: this.#snapshotId, bootId: bootId(), isClean };
+  #rewrite(isClean: boolean, records: Buffer, isSuspect = this.isSuspect): void {
+    const snapshotId = this.#snapshotId;
+    const header: JournalHeader = { format, snapshotId, bootId: bootId(), isClean, ...(isSuspect && { isSuspect }) };
     const line = Buffer.from(`${JSON.stringify(header)}\n`);
     const fresh = freshPath(this.#path);
     // Always the same name: what a killed process leaves behind, the next one replaces.
@@ -171,8 +183,8 @@ export class Journal {
 
 const freshPath = (path: string) => `${path}.new`;
 
-function read(path: string, snapshotId: string): { isTrusted: boolean; records: Buffer } {
-  if (!existsSync(path)) return { isTrusted: true, records: Buffer.alloc(0) };
+function read(path: string, snapshotId: string): { isTrusted: boolean; isSuspect: boolean; records: Buffer } {
+  if (!existsSync(path)) return { isTrusted: true, isSuspect: false, records: Buffer.alloc(0) };
   const bytes = readFileSync(path);
   const lineEnd = bytes.indexOf('\n');
   let header: JournalHeader | undefined;
@@ -186,7 +198,8 @@ function read(path: string, snapshotId: string): { isTrusted: boolean; records: 
   const records = bytes.subarray(lineEnd + 1);
   // A killed process can leave part of a record.
   const whole = records.subarray(0, records.length - (records.length % recordBytes));
-  return { isTrusted: header.isClean || header.bootId === bootId(), records: whole };
+  const isTrusted = header.isClean || header.bootId === bootId();
+  return { isTrusted, isSuspect: header.isSuspect === true, records: whole };
 }
 
 function sorted(bytes: Buffer): Buffer[] {
