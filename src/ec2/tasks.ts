@@ -21,6 +21,8 @@ import { forgetVolume } from './volume-store.ts';
 const gib = 1024 ** 3;
 /** A host is told so many tasks at a time, oldest first. */
 const listedMax = 2000;
+/** And of all hosts together so many deletions of snapshots: each frees its blocks one after the other. */
+const deletionsListedMax = 200;
 const errorLengthMax = 1000;
 
 interface Listed {
@@ -142,7 +144,7 @@ async function volumesBeingRead(call: Call, rows: readonly TaskRow[]): Promise<R
  * under way at a time: two that look at each other would both leave what they share.
  */
 async function readyDeletions(call: Call, mine: readonly TaskRow[]): Promise<Map<string, readonly string[]>> {
-  const ready = new Map<string, readonly string[]>();
+  const ready = new Map<string, string[]>();
   if (!mine.some(({ kind }) => kind === 'deleteSnapshot')) return ready;
   const db = tables(call);
   const deletions = await db
@@ -167,24 +169,27 @@ async function readyDeletions(call: Call, mine: readonly TaskRow[]): Promise<Map
   const stillPending = new Set(pending.map((row) => row.snapshot_id));
   const needed = new Set<string | null>(restoring.map((row) => row.restore_snapshot_id));
   for (const row of pending) needed.add(row.parent_id).add(row.source_snapshot_id);
-  const families = new Set<string>();
+  const families = new Map<string, TaskRow>();
   for (const task of deletions) {
     const { after = [] } = JSON.parse(task.payload ?? '{}') as { after?: string[] };
     if (families.has(task.family!) || needed.has(task.snapshot_id) || after.some((id) => stillPending.has(id)))
       continue;
-    families.add(task.family!);
-    const relatives = await db
-      .selectFrom('ec2_snapshots')
-      .select('snapshot_id')
-      .where('family', '=', task.family!)
-      .where('state', '=', 'completed')
-      .orderBy('seq')
-      .execute();
-    const waiting = deletions.filter((other) => other.family === task.family && other !== task);
-    ready.set(
-      task.task_id,
-      [...relatives, ...waiting].map((row) => row.snapshot_id!),
-    );
+    families.set(task.family!, task);
+    if (families.size === deletionsListedMax) break;
+  }
+  if (families.size === 0) return ready;
+  const relatives = await db
+    .selectFrom('ec2_snapshots')
+    .select(['family', 'snapshot_id'])
+    .where('family', 'in', [...families.keys()])
+    .where('state', '=', 'completed')
+    .orderBy('seq')
+    .execute();
+  for (const task of families.values()) ready.set(task.task_id, []);
+  // Those that wait to be deleted still have their manifests.
+  for (const { family, snapshot_id: snapshotId } of [...relatives, ...deletions]) {
+    const task = families.get(family!);
+    if (task && snapshotId !== task.snapshot_id) ready.get(task.task_id)!.push(snapshotId!);
   }
   return ready;
 }
