@@ -21,7 +21,7 @@ import { pointInTime, removeCow } from '../src/blocks/copy-before-write.ts';
 import { createVolumeImage } from '../src/blocks/images.ts';
 import { ManifestBuilder } from '../src/blocks/manifest.ts';
 import { openStore } from '../src/blocks/open-store.ts';
-import { openSnapshotView } from '../src/blocks/snapshot-view.ts';
+import { openSnapshotView, type SnapshotView } from '../src/blocks/snapshot-view.ts';
 import { blockBytes } from '../src/blocks/store.ts';
 import { createXts, type Xts } from '../src/crypto/xts.ts';
 import { otherBoot, transform } from '../src/host/devices/testing-volume.ts';
@@ -243,6 +243,27 @@ describe('points in time', () => {
     view.close();
   });
 
+  it('can be copied from the beginning again until the volume was open, and from where it had come to afterwards', async () => {
+    await (await open('vol-1')).release();
+    await volumes.markSnapshots([member('vol-1', 'snap-1')]);
+    const look = <T>(work: (view: SnapshotView) => T): T => {
+      const view = openSnapshotView(directory, 'vol-1', 'snap-1');
+      try {
+        return work(view);
+      } finally {
+        view.close();
+      }
+    };
+    const block = Buffer.alloc(blockBytes);
+    look((view) => view.setWatermark(5));
+    look((view) => expect([view.watermark, view.read(0, block)]).toEqual([0, 'hole']));
+    await (await open('vol-1')).release();
+    look((view) => {
+      expect([view.watermark, view.read(5, block)]).toEqual([5, 'hole']);
+      expect(() => view.read(4, block)).toThrow(expect.objectContaining({ code: 'Lost' }));
+    });
+  });
+
   it('come about for all volumes or none, and never again for one that is done', async () => {
     const volume = await open('vol-1');
     const client = await connect(volume, 'one');
@@ -394,6 +415,13 @@ describe('a volume that is made from a snapshot', () => {
     const volume = await open('vol-1', { sizeBytes: sizeBytes + mib, restore: restore(4) });
     const client = await connect(volume, 'one');
     expect(volume.restoreProgress().left).toBeGreaterThan(8);
+    // What is yet to come is data to clients that ask for holes.
+    const { extents } = await client.request(command.blockStatus, 13 * blockBytes, 3 * blockBytes);
+    expect(extents).toEqual([
+      { length: blockBytes, flags: 0 },
+      { length: blockBytes, flags: 3 },
+      { length: blockBytes, flags: 0 },
+    ]);
     expect((await client.read(sizeBytes - 3 * blockBytes, 4096)).data).toEqual(
       contents.subarray(sizeBytes - 3 * blockBytes, sizeBytes - 3 * blockBytes + 4096),
     );

@@ -37,6 +37,8 @@ export type ThreadCall =
   /** The steps of a point in time: src/blocks/points-in-time.ts. */
   | { readonly call: 'prepare'; readonly snapshotId: string; readonly sizeBytes: number; readonly leader: string }
   | { readonly call: 'hold' | 'fix' | 'commit' | 'abort' }
+  /** `fix`, the renaming of the prepared file to `path`, and `commit`, at a stroke: for one volume alone. */
+  | { readonly call: 'fixAlone'; readonly path: string }
   /** Flushes, wipes the keys, ends the thread. */
   | { readonly call: 'close'; readonly graceMs: number };
 

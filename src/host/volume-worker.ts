@@ -1,6 +1,7 @@
 // The thread of one open volume: puts the stack of devices together, serves it on as many sockets as it is told to, and takes
 // it down again.
 
+import { renameSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { growVolumeImage } from '../blocks/images.ts';
 import { libc } from '../blocks/libc.ts';
@@ -189,6 +190,15 @@ async function close(graceMs: number, { top, files, restore }: Stack): Promise<v
   if (failure !== undefined) throw failure;
 }
 
+/** Whatever fails, the volume goes on: a point in time that can't be kept is lost, and says so. */
+function commit({ files, tracking }: Stack): void {
+  try {
+    files.points.commit();
+  } finally {
+    tracking.resume();
+  }
+}
+
 async function carryOut(request: ThreadRequest, open: Stack): Promise<void> {
   const { tracking, files, restore } = open;
   switch (request.call) {
@@ -206,13 +216,12 @@ async function carryOut(request: ThreadRequest, open: Stack): Promise<void> {
       return tracking.hold();
     case 'fix':
       return files.points.fix();
+    case 'fixAlone':
+      files.points.fix();
+      renameSync(`${request.path}.new`, request.path);
+      return commit(open);
     case 'commit':
-      // Whatever fails, the volume goes on: a point in time that can't be kept is lost, and says so.
-      try {
-        return files.points.commit();
-      } finally {
-        tracking.resume();
-      }
+      return commit(open);
     case 'abort':
       files.points.abort();
       return tracking.resume();
@@ -220,7 +229,6 @@ async function carryOut(request: ThreadRequest, open: Stack): Promise<void> {
       return close(request.graceMs, open);
   }
 }
-
 async function answer(request: ThreadRequest): Promise<void> {
   try {
     if (!stack) throw new Error('the volume is closed');

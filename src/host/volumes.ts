@@ -4,11 +4,11 @@
  */
 import type { RestoreSource } from '../aws/host-protocol.ts';
 import type { PointInTime } from '../blocks/copy-before-write.ts';
-import { markMembers } from './mark.ts';
+import { type MarkMember, markMembers } from './mark.ts';
 import { statFields } from './volume-messages.ts';
 import { type ExportFailure, type ExportLog, type ExportStats, readStats, VolumeThread } from './volume-thread.ts';
 
-export type { ExportFailure, ExportLog, ExportStats };
+export type { ExportFailure, ExportLog, ExportStats, MarkMember };
 
 export interface VolumeSpec {
   readonly volumeId: string;
@@ -80,15 +80,6 @@ export interface VolumeHandle {
    * rejects when the flush failed, and the volume is closed all the same.
    */
   release(): Promise<void>;
-}
-
-export interface MarkMember {
-  readonly volumeId: string;
-  readonly snapshotId: string;
-  readonly sizeBytes: number;
-  readonly imagePath: string;
-  /** The image must be there. Otherwise a volume without one is marked as empty. */
-  readonly hasImage: boolean;
 }
 
 export interface OpenVolumes {

@@ -39,6 +39,7 @@ interface Fetch {
 
 /** Fetches at a time, 512 KiB of memory each. */
 const fetchesMax = 24;
+const burstMs = 100;
 const retryFirstMs = 1_000;
 const retryMaxMs = 30_000;
 /** After so long a block that could not be had is asked for again: the store may have been repaired. */
@@ -115,8 +116,8 @@ export class BlockFetches {
       if (block === undefined) return;
       if (this.#mibPerSecond !== undefined) {
         const stepMs = (blockBytes / 2 ** 20 / this.#mibPerSecond) * 1000;
-        // A pause is not made up for by more than a second's worth.
-        this.#dueMs = Math.max(this.#dueMs, now - 1000) + stepMs;
+        // What a pause held up is not made up for by more than a moment's worth.
+        this.#dueMs = Math.max(this.#dueMs, now - burstMs) + stepMs;
       }
       this.#begin(block, []);
     }
