@@ -22,7 +22,7 @@ import type { AccessRequest } from '../src/aws/service.ts';
 import { decide } from '../src/iam/authorize.ts';
 import { requestContext } from '../src/iam/policy/context.ts';
 import { conditionKeys, isList, type PolicyCase, policyCase, region } from './support/policy-cases.ts';
-import { inTheirWords } from './support/policy-translation.ts';
+import { inTheirWords, withEverything, withoutRole } from './support/policy-translation.ts';
 
 const runs = Number(process.env.COFFER_COMPARISONS ?? 6000);
 const seed = Number(process.env.COFFER_SEED ?? Math.floor(Math.random() * 2 ** 31));
@@ -65,8 +65,10 @@ function contextOf(given: PolicyCase): Record<string, string | string[]> {
   );
 }
 
-async function theirs(given: PolicyCase): Promise<Decision> {
-  const { identity, boundary, session, resourcePolicy } = inTheirWords(given, contextOf(given));
+type Policies = Pick<PolicyCase, 'identity' | 'boundary' | 'session' | 'resourcePolicy'>;
+
+async function simulated(given: PolicyCase, policies: Policies): Promise<Decision> {
+  const { identity, boundary, session, resourcePolicy } = policies;
   const named = (policy: object, index: number) => ({ name: `policy-${index}`, policy });
   const result = await runSimulation(
     {
@@ -88,6 +90,19 @@ async function theirs(given: PolicyCase): Promise<Decision> {
   if (result.resultType !== 'single') throw new Error(`not a case for the simulator: ${JSON.stringify(result)}`);
   expect(result.result.ignoredContextKeys).toEqual([]);
   return result.overallResult as Decision;
+}
+
+async function theirs(given: PolicyCase): Promise<Decision> {
+  const policies = inTheirWords(given, contextOf(given));
+  // IAM user guide, "Policy evaluation logic": what a resource's policy gives the session itself, no session policy limits.
+  // The simulator lets session policies limit everything.
+  const byResource = withoutRole(policies.resourcePolicy);
+  const isUnlimited =
+    policies.session !== undefined &&
+    given.principal.account === given.account &&
+    (await simulated(given, { identity: [], boundary: undefined, session: undefined, resourcePolicy: byResource })) ===
+      'Allowed';
+  return simulated(given, isUnlimited ? { ...policies, session: withEverything(policies.session!) } : policies);
 }
 
 /** Across accounts we don't tell how the resource's side refused, nor the caller's before that side has agreed. */

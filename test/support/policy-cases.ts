@@ -70,6 +70,7 @@ const resourcePattern = fc.oneof(
       `arn:aws:ec2:*:*:snapshot/*`,
       `arn:aws:kms:*:*:key/blue`,
       'arn:aws:kms:*',
+      'arn:aws:kms:us*3:key/red',
       'arn:aws:ec2:*:volume/vol-red',
     ),
   },
@@ -277,13 +278,13 @@ const principalElement = fc.oneof(
   },
   { weight: 1, arbitrary: fc.constant({ Service: 'ec2.amazonaws.com' }) },
 );
+/** Not `NotPrincipal` with everybody: that is nobody at all, which validators refuse. */
+const naming = (name: string, element: unknown) => ({
+  [name === 'NotPrincipal' && JSON.stringify(element).includes('"*"') ? 'Principal' : name]: element,
+});
 const keyStatement = fc
   .tuple(plainStatement, fc.constantFrom('Principal', 'Principal', 'Principal', 'NotPrincipal'), principalElement)
-  .map(([statement, name, element]) => ({
-    ...statement,
-    // Nobody at all: validators refuse it.
-    [name === 'NotPrincipal' && JSON.stringify(element).includes('"*"') ? 'Principal' : name]: element,
-  }));
+  .map(([statement, name, element]) => ({ ...statement, ...naming(name, element) }));
 const keyPolicy = documentOf(
   fc.oneof(
     {
@@ -295,31 +296,92 @@ const keyPolicy = documentOf(
   { minLength: 1, maxLength: 3 },
 );
 
+const principal = fc.constantFrom(
+  userOf(own),
+  userOf(own),
+  sessionOf(own),
+  sessionOf(own),
+  userOf(other),
+  sessionOf(other),
+);
+type Parts = Pick<PolicyCase, 'principal' | 'identity' | 'boundary' | 'session' | 'context'> & {
+  readonly asked: { readonly action: string; readonly resource: string };
+  readonly resourcePolicy: PolicyDocument;
+};
+const caseOf = ({ asked: { action, resource }, session, resourcePolicy, ...rest }: Parts): PolicyCase => ({
+  ...rest,
+  action,
+  resource,
+  account: own,
+  session: rest.principal.type === 'AssumedRole' ? session : undefined,
+  resourcePolicy: action.startsWith('kms:') ? resourcePolicy : undefined,
+});
+const of = (...Statement: object[]) => ({ Version: '2012-10-17', Statement }) as unknown as PolicyDocument;
+const openKey = of({ ...everything, Principal: { AWS: [`arn:aws:iam::${own}:root`, other] } });
+const noLimits = { boundary: fc.constant(undefined), session: fc.constant(undefined) };
+
+/** Many policies at once. */
+const anyCase = fc.record({
+  principal,
+  asked,
+  identity: fc.array(policy, { minLength: 0, maxLength: 3 }),
+  boundary: fc.option(policy, { nil: undefined, freq: 1 }),
+  session: fc.option(policy, { nil: undefined, freq: 1 }),
+  resourcePolicy: keyPolicy,
+  context,
+});
+
+/** Nothing but a condition decides. */
+const conditionCase = fc.record({
+  principal: fc.constant(userOf(own)),
+  asked,
+  identity: fc
+    .tuple(fc.constantFrom('Allow', 'Allow', 'Allow', 'Deny'), condition)
+    .map(([Effect, Condition]) => [
+      of({ ...everything, Effect, Condition }, ...(Effect === 'Deny' ? [everything] : [])),
+    ]),
+  ...noLimits,
+  resourcePolicy: fc.constant(openKey),
+  context,
+});
+
+/** Nothing but the action and the resource decide. */
+const targetCase = fc.record({
+  principal: fc.constant(userOf(own)),
+  asked,
+  identity: plainStatement.map(({ Condition: _, ...statement }: { Condition?: unknown; Effect: string }) => [
+    of(statement, ...(statement.Effect === 'Deny' ? [everything] : [])),
+  ]),
+  ...noLimits,
+  resourcePolicy: fc.constant(openKey),
+  context,
+});
+
+/** Nothing but whom the key policy names, and the limits of those, decide. */
+const limit = fc.constantFrom(
+  undefined,
+  undefined,
+  of(everything),
+  of({ ...everything, Action: 'ec2:*' }),
+  of(everything, { ...everything, Effect: 'Deny' }),
+);
+const namingCase = fc.record({
+  principal,
+  asked: fc.constant({ action: 'kms:Decrypt', resource: key }),
+  identity: fc.constantFrom([], [of(everything)], [of(everything)]),
+  boundary: limit,
+  session: limit,
+  resourcePolicy: fc
+    .array(
+      fc
+        .tuple(effect, fc.constantFrom('Principal', 'Principal', 'NotPrincipal'), principalElement)
+        .map(([Effect, name, element]) => ({ ...everything, Effect, ...naming(name, element) })),
+      { minLength: 1, maxLength: 2 },
+    )
+    .map((statements) => of(...statements)),
+  context: fc.constant({ 'aws:SourceIp': '10.0.0.1' } as PolicyCase['context']),
+});
+
 export const policyCase: fc.Arbitrary<PolicyCase> = fc
-  .record({
-    principal: fc.constantFrom(
-      userOf(own),
-      userOf(own),
-      sessionOf(own),
-      sessionOf(own),
-      userOf(other),
-      sessionOf(other),
-    ),
-    asked,
-    identity: fc.array(policy, { minLength: 0, maxLength: 3 }),
-    boundary: fc.option(policy, { nil: undefined, freq: 1 }),
-    session: fc.option(policy, { nil: undefined, freq: 1 }),
-    resourcePolicy: keyPolicy,
-    context,
-  })
-  .map(({ principal, asked: { action, resource }, identity, boundary, session, resourcePolicy, context }) => ({
-    principal,
-    action,
-    resource,
-    account: own,
-    identity,
-    boundary,
-    session: principal.type === 'AssumedRole' ? session : undefined,
-    resourcePolicy: action.startsWith('kms:') ? resourcePolicy : undefined,
-    context,
-  }));
+  .oneof<fc.Arbitrary<Parts>[]>(anyCase, conditionCase, targetCase, namingCase)
+  .map(caseOf);
