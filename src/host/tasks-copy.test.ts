@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { CopySnapshotTask, DeleteSnapshotTask } from '../aws/host-protocol.ts';
 import { blockBytes } from '../blocks/store.ts';
-import { digests, TestHost, xtsBlock } from './testing-host.ts';
+import { digests, soon, TestHost, xtsBlock } from './testing-host.ts';
 
 const source = 'snap-0000000000000000a';
 const copy = 'snap-0000000000000000b';
@@ -81,7 +81,7 @@ describe('a copy of a snapshot', () => {
         ['ASIASNAP0000000000000000B', 'us-east-1'],
       ],
     );
-    await expect.poll(() => host.controlPlane.last.credentials).toEqual([]);
+    await expect.poll(() => host.controlPlane.last.credentials, soon).toEqual([]);
   });
 
   test('of an unencrypted snapshot is encrypted when it has a key, and a plain copy when it has none', async () => {
@@ -148,7 +148,7 @@ describe('a copy of a snapshot', () => {
     const blocks = new Map(Array.from({ length: 64 }, (_, index) => [index, randomBytes(blockBytes)]));
     await host.putSnapshot(source, sizeBytes, blocks);
     host.list({ ...copyTask, encryption: host.newKey(copy).encryption });
-    await expect.poll(async () => copy in (await host.storedBlocks()), { interval: 1 }).toBe(true);
+    await expect.poll(async () => copy in (await host.storedBlocks()), soon).toBe(true);
     host.unlist('copy');
     await host.do(deletion(copy));
     expect(Object.keys(await host.storedBlocks())).toEqual([source]);
@@ -159,7 +159,7 @@ describe('a copy of a snapshot', () => {
 describe('a block store that is not there', () => {
   test('makes tasks fail with the reason, and they go on when it is back', async () => {
     await host.putSnapshot(source, sizeBytes, someBlocks());
-    await expect.poll(() => host.controlPlane.last.blockStoreId).toMatch(/^[0-9a-f-]{36}$/);
+    await expect.poll(() => host.controlPlane.last.blockStoreId, soon).toMatch(/^[0-9a-f-]{36}$/);
     const { blockStoreId } = host.controlPlane.last;
     await host.stopAgent();
     const away = `${host.storeLocation}-away`;
@@ -182,11 +182,11 @@ describe('a block store that is not there', () => {
   });
 
   test('that is another one than before is not taken for it', async () => {
-    await expect.poll(() => host.controlPlane.last.blockStoreId).toBeTruthy();
+    await expect.poll(() => host.controlPlane.last.blockStoreId, soon).toBeTruthy();
     await host.stopAgent();
     const note = join(host.dataDir, 'host.store');
     writeFileSync(note, JSON.stringify({ location: host.storeLocation, storeId: 'another' }));
     host.startAgent();
-    await expect.poll(() => host.controlPlane.last.blockStore?.error).toMatch(/but this host's is another/);
+    await expect.poll(() => host.controlPlane.last.blockStore?.error, soon).toMatch(/but this host's is another/);
   });
 });

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { blockBytes } from '../blocks/store.ts';
-import { digests, TestHost, xtsBlock } from './testing-host.ts';
+import { digests, soon, TestHost, xtsBlock } from './testing-host.ts';
 
 /** The host is killed (SIGKILL) this often in each test, in the middle of things; these must come out right all the same. */
 const kills = 3;
@@ -94,7 +94,7 @@ test('a snapshot of a volume that is being written to', async () => {
     expect(digests(await host.readSnapshot(create(n).snapshotId))).toEqual(digests(asBlocks(then)));
     host.unlist(create(n).taskId);
   }
-  await expect.poll(() => readdirSync(host.volumesDir).filter((name) => name.includes('snap'))).toEqual([]);
+  await expect.poll(() => readdirSync(host.volumesDir).filter((name) => name.includes('snap')), soon).toEqual([]);
 });
 
 test('a copy under another data key', async () => {

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { CreateSnapshotTask, HostTask } from '../aws/host-protocol.ts';
 import { blockBytes } from '../blocks/store.ts';
 import type { NbdClient } from '../cli/nbd-client.ts';
-import { digests, TestHost, xtsBlock } from './testing-host.ts';
+import { digests, soon, TestHost, xtsBlock } from './testing-host.ts';
 
 const volumeId = 'vol-0123456789abcdef1';
 const otherVolumeId = 'vol-0123456789abcdef2';
@@ -244,7 +244,7 @@ describe('snapshots of several volumes', () => {
         for (const nbd of nbds) await nbd.write(0, bytes);
       }
     })();
-    await expect.poll(() => nbds[1]!.read(0, 4).then((bytes) => bytes.readUInt32LE())).toBeGreaterThan(10);
+    await expect.poll(() => nbds[1]!.read(0, 4).then((bytes) => bytes.readUInt32LE()), soon).toBeGreaterThan(10);
     for (let round = 0; round < 4; round++) {
       const ids = [snapshotId(2 * round), snapshotId(2 * round + 1)];
       const group = { groupId: `group ${round}`, snapshotIds: ids };
@@ -383,7 +383,7 @@ describe('a block store without room', () => {
     const then = Buffer.from(model);
     // A file where the directory of its blocks should be: nothing can be written under the snapshot's name.
     const inTheWay = join(host.storeLocation, 'blocks', snapshotId(1));
-    await expect.poll(() => host.controlPlane.last.blockStoreId).toBeTruthy();
+    await expect.poll(() => host.controlPlane.last.blockStoreId, soon).toBeTruthy();
     writeFileSync(inTheWay, '');
     host.list(snapshot(1));
     expect(await host.reports('create 1', { state: 'failed' })).toMatchObject({ marked: true });
@@ -405,5 +405,5 @@ test('a deleted volume is erased after its snapshots are made, with all that lie
   await host.reports('erase', { state: 'done' });
   await expectSnapshot(1);
   host.unlist('create 1', 'erase');
-  await expect.poll(() => readdirSync(host.volumesDir)).toEqual([]);
+  await expect.poll(() => readdirSync(host.volumesDir), soon).toEqual([]);
 });

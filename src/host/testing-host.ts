@@ -28,6 +28,9 @@ const instanceId = 'i-0123456789abcdef0';
 
 export type TestVolume = Pick<DesiredAttachment, 'volumeId' | 'sizeBytes' | 'encryption' | 'source'>;
 
+/** For `expect.poll`: looked at often, and given time on a busy machine. */
+export const soon = { timeout: 15_000, interval: 2 };
+
 export class TestHost {
   readonly dataDir = mkdtempSync(join(tmpdir(), 'coffer-tasks-'));
   readonly storeLocation = join(this.dataDir, 'snapshots');
@@ -125,7 +128,7 @@ export class TestHost {
   }
 
   /** Waits until the host reports a task so, at least. */
-  async reports(taskId: string, result: Partial<TaskResult>, timeout = 10_000): Promise<TaskResult> {
+  async reports(taskId: string, result: Partial<TaskResult>, timeout = 20_000): Promise<TaskResult> {
     await expect.poll(() => this.result(taskId), { timeout, interval: 5 }).toMatchObject(result);
     return this.result(taskId)!;
   }
@@ -135,7 +138,7 @@ export class TestHost {
     this.list(task);
     const result = await this.reports(task.taskId, { state: 'done' });
     this.unlist(task.taskId);
-    await expect.poll(() => this.result(task.taskId), { interval: 5 }).toBeUndefined();
+    await expect.poll(() => this.result(task.taskId), soon).toBeUndefined();
     return result;
   }
 
@@ -166,7 +169,7 @@ export class TestHost {
     await expect
       .poll(() => this.controlPlane.last.attachments.find((one) => one.volumeId === volumeId), {
         interval: 5,
-        timeout: 10_000,
+        timeout: 20_000,
       })
       .toMatchObject({ state: 'attached', generation });
     return NbdClient.connect(this.#socket(volumeId));
@@ -192,7 +195,7 @@ export class TestHost {
     const attachments = this.controlPlane.desired.attachments.filter((one) => one.volumeId !== volumeId);
     this.controlPlane.desire({ attachments });
     await expect
-      .poll(() => this.controlPlane.last.attachments.some((one) => one.volumeId === volumeId), { interval: 5 })
+      .poll(() => this.controlPlane.last.attachments.some((one) => one.volumeId === volumeId), soon)
       .toBe(false);
   }
 
