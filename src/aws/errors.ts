@@ -1,5 +1,8 @@
-/** What a message holds at most, characters: some repeat what the client sent, which may be a whole body. */
-const messageLengthMax = 8192;
+/**
+ * What a message holds at most, characters: some repeat what the client sent, which may be a whole body. The ids that a
+ * request may name, 1,000, fit: clients look for theirs in the message that says which are not there.
+ */
+const messageLengthMax = 32_768;
 
 /**
  * Errors in the form AWS clients know: a code, a message, who is at fault, and the HTTP status. They are thrown where the
