@@ -35,11 +35,13 @@ test('the first volume, step by step', async () => {
   expect(stdout).toMatch(/^0$/m);
   expect(stdout).toMatch(/ kms +Decrypt +assumed-role\/aws:ec2-infrastructure\/i-/);
   expect(stderr).toMatch(/An error occurred \(InvalidKMSKey\.InvalidState\).* is disabled\./);
+  expect(stdout).toMatch(/"SnapshotId": "snap-[0-9a-f]{17}"/);
   // Nothing else was complained about.
   expect(stderr.trim().split('\n')).toHaveLength(1);
   await server.stop();
   rmSync(home, { recursive: true, force: true });
-});
+  // `aws ec2 wait` looks every 15 s.
+}, 120_000);
 
 test('every page that the README and the pages in docs/ link to is there', async () => {
   const pages = readdirSync(join(root, 'docs')).map((name) => `docs/${name}`);
