@@ -123,7 +123,7 @@ class Copying {
 
   async run(): Promise<Buffer> {
     await inOrder(
-      this.#isExact ? this.#changed() : this.#data(),
+      this.#announced(this.#isExact ? this.#changed() : this.#data()),
       { limit: blocksUnderWayMax, signal: this.#context.signal },
       (index, signal) => this.#found(index, signal) ?? this.#examine(index, signal),
       (found, index) => this.#take(found, index),
@@ -144,6 +144,17 @@ class Copying {
       index = Math.min(this.#view.nextData(index), this.#journal.nextData(index));
       if (index < blocks) yield index;
     }
+  }
+
+  /** The same, with the disk told of each some time before. (Only of these: reading ahead fills holes with memory.) */
+  *#announced(indexes: Iterable<number>): Iterable<number> {
+    const queue: number[] = [];
+    for (const index of indexes) {
+      this.#view.prefetch(index, index + 1);
+      queue.push(index);
+      if (queue.length > prefetchBlocks) yield queue.shift()!;
+    }
+    yield* queue;
   }
 
   /** What an earlier process has found out, if anything. */
@@ -181,7 +192,6 @@ class Copying {
     const { slabs, store } = this.#context;
     return slabs.lend(async ({ bytes }) => {
       signal.throwIfAborted();
-      if (index % prefetchBlocks === 0) this.#view.prefetch(index, index + 2 * prefetchBlocks);
       const state = this.#view.read(index, bytes);
       if (state === 'unrestored') return undefined;
       if (state === 'hole') return { kind: 'hole' };
