@@ -199,7 +199,8 @@ export class Arena {
     const user = async (UserName: string, isAllowed: boolean): Promise<Principal> => {
       const { User } = await world.call('iam', 'CreateUser', { UserName });
       if (isAllowed) await world.call('iam', 'PutUserPolicy', { UserName, PolicyName: 'p', PolicyDocument: allowAll });
-      pool.learn({ UserName, UserId: User.UserId, Arn: User.Arn });
+      // Requests that know the other one might well allow it something.
+      if (isAllowed) pool.learn({ UserName, UserId: User.UserId, Arn: User.Arn });
       return { type: 'IAMUser', account, arn: User.Arn, principalId: User.UserId, userName: UserName };
     };
     const key = (principal: Principal, audience: 'account' | 'host' = 'account'): CallerKey => ({
