@@ -3,7 +3,7 @@
  * stands apart. test/layout.test.ts runs them.
  */
 const services = '(iam|kms|ec2|ebs|cloudtrail|events|cloudformation)';
-const tests = '\\.test\\.ts$|^src/[a-z0-9]+/testing[a-z-]*\\.ts$';
+const tests = '\\.test\\.ts$|/testing[a-z-]*\\.ts$';
 
 /** @type {import('dependency-cruiser').IConfiguration} */
 module.exports = {

@@ -13,7 +13,7 @@ import { parseArgs } from 'node:util';
 import { removeCow } from '../src/blocks/copy-before-write.ts';
 import { Journal } from '../src/host/movers/journal.ts';
 import { Mover } from '../src/host/movers/mover.ts';
-import { TestClient } from '../src/host/nbd/test-client.ts';
+import { TestClient } from '../src/host/nbd/testing-client.ts';
 import { createOpenVolumes } from '../src/host/volumes.ts';
 
 export interface VolumeSnapshotsOptions {

@@ -18,7 +18,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createVolumeImage } from '../src/blocks/images.ts';
 import { type OneExport, openExport } from '../src/host/export.ts';
 import { command, commandFlag } from '../src/host/nbd/protocol.ts';
-import { TestClient } from '../src/host/nbd/test-client.ts';
+import { TestClient } from '../src/host/nbd/testing-client.ts';
 import { run as runAnything } from './support/client.ts';
 
 const mib = 1024 * 1024;

@@ -26,7 +26,7 @@ import { blockBytes } from '../src/blocks/store.ts';
 import { createXts, type Xts } from '../src/crypto/xts.ts';
 import { otherBoot, transform } from '../src/host/devices/testing-volume.ts';
 import { command, commandFlag } from '../src/host/nbd/protocol.ts';
-import { TestClient } from '../src/host/nbd/test-client.ts';
+import { TestClient } from '../src/host/nbd/testing-client.ts';
 import { createOpenVolumes, type OpenVolumes, type VolumeHandle, type VolumeSpec } from '../src/host/volumes.ts';
 import { run } from './support/client.ts';
 import { OrderedWrites } from './support/ordered-writes.ts';

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createVolumeImage } from '../blocks/images.ts';
 import { type ExportOptions, type OneExport, openExport } from './export.ts';
 import { option } from './nbd/protocol.ts';
-import { greet, optionHeader, RawConnection, TestClient } from './nbd/test-client.ts';
+import { greet, optionHeader, RawConnection, TestClient } from './nbd/testing-client.ts';
 import type { ExportFailure } from './volumes.ts';
 
 const sizeBytes = 16 * 1024 * 1024;

@@ -3,7 +3,7 @@
  * of volume n mod V and holds n; each is sent when the one before has been answered. What was there at one moment is then,
  * for some N, the last write up to N of each unit, in all volumes.
  */
-import type { TestClient } from '../../src/host/nbd/test-client.ts';
+import type { TestClient } from '../../src/host/nbd/testing-client.ts';
 
 const unitBytes = 4096;
 

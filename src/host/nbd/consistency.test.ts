@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { command, commandFlag } from './protocol.ts';
-import { TestClient } from './test-client.ts';
-import { mib, size, startTestServer, type TestServer } from './test-server.ts';
+import { TestClient } from './testing-client.ts';
+import { mib, size, startTestServer, type TestServer } from './testing-server.ts';
 
 let server: TestServer;
 let socketPath: string;

@@ -12,8 +12,8 @@ import {
   TestClient,
   uint16,
   uint32,
-} from './test-client.ts';
-import { mib, server, size, start, stopAfterEach } from './test-server.ts';
+} from './testing-client.ts';
+import { mib, server, size, start, stopAfterEach } from './testing-server.ts';
 
 stopAfterEach();
 

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { DeviceError } from '../devices/device.ts';
 import { command, commandFlag, nbdError, transmissionFlag } from './protocol.ts';
-import { requestHeader, TestClient } from './test-client.ts';
-import { mib, server, size, start, stopAfterEach } from './test-server.ts';
+import { requestHeader, TestClient } from './testing-client.ts';
+import { mib, server, size, start, stopAfterEach } from './testing-server.ts';
 
 stopAfterEach();
 
