@@ -145,6 +145,7 @@ describe('query bodies', () => {
     ['TagSpecification.1=a', 'MalformedQueryString'],
     [`${'A.'.repeat(100)}A=1`, 'MalformedQueryString'],
     [Array.from({ length: 20_001 }, (_, index) => `A.${index}=1`).join('&'), 'MalformedQueryString'],
+    [Array.from({ length: 6_001 }, (_, index) => `${index}.A.B.C.D.E.F.G.H.I=1`).join('&'), 'MalformedQueryString'],
   ])('%.60s: %s', (parameters, code) => {
     const error = failure(() => decode(`Action=CreateVolume&Version=2016-11-15&${parameters}`));
     expect(error).toMatchObject({ code, httpStatus: 400 });

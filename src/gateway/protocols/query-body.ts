@@ -9,6 +9,8 @@ import { isFractional, nameTrait, type Shape, setKey, shapeOf, traitsOf } from '
 
 /** Bounds of one request. AWS's own clients stay far below (a thousand ids in a call). */
 const parametersMax = 20_000;
+/** Parts of all names together: `Filter.1.Value.1` has four. */
+const partsMax = 60_000;
 const nestingMax = 16;
 
 export interface QueryStyle {
@@ -19,8 +21,20 @@ export interface QueryStyle {
 /** Parameters as a tree: `A.B.1=x` is the value `x` at A → B → 1. */
 export class ParameterTree {
   value: string | undefined;
-  readonly children = new Map<string, ParameterTree>();
+  /** Most have none, and there may be tens of thousands. */
+  #children: Map<string, ParameterTree> | undefined;
+
+  get children(): ReadonlyMap<string, ParameterTree> {
+    return this.#children ?? none;
+  }
+
+  add(name: string, child: ParameterTree): void {
+    this.#children ??= new Map();
+    this.#children.set(name, child);
+  }
 }
+
+const none: ReadonlyMap<string, ParameterTree> = new Map();
 
 /**
  * The parameters of a query string and of a form body.
@@ -29,6 +43,7 @@ export class ParameterTree {
 export function parseForm(...forms: readonly string[]): ParameterTree {
   const root = new ParameterTree();
   let count = 0;
+  let parts = 0;
   for (const form of forms) {
     if (form === '') continue;
     for (const pair of form.split('&')) {
@@ -36,14 +51,15 @@ export function parseForm(...forms: readonly string[]): ParameterTree {
       if (++count > parametersMax) throw malformed(`The request has more than ${parametersMax} parameters.`);
       const equals = pair.indexOf('=');
       const name = decode(equals < 0 ? pair : pair.slice(0, equals));
-      insert(root, name, equals < 0 ? '' : decode(pair.slice(equals + 1)));
+      parts += insert(root, name, equals < 0 ? '' : decode(pair.slice(equals + 1)));
+      if (parts > partsMax) throw malformed(`The names of the parameters have more than ${partsMax} parts.`);
     }
   }
   return root;
 }
 
 function decode(text: string): string {
-  const spaced = text.includes('+') ? text.replaceAll('+', ' ') : text;
+  const spaced = text.includes('+') ? text.replace(/\+/g, ' ') : text;
   if (!spaced.includes('%')) return spaced;
   try {
     return decodeURIComponent(spaced);
@@ -52,7 +68,8 @@ function decode(text: string): string {
   }
 }
 
-function insert(root: ParameterTree, name: string, value: string): void {
+/** @returns how many parts the name has */
+function insert(root: ParameterTree, name: string, value: string): number {
   let node = root;
   const segments = name.split('.', nestingMax + 1);
   if (segments.length > nestingMax) throw malformed(`A parameter is nested deeper than ${nestingMax} levels.`);
@@ -60,13 +77,14 @@ function insert(root: ParameterTree, name: string, value: string): void {
     let child = node.children.get(segment);
     if (!child) {
       child = new ParameterTree();
-      node.children.set(segment, child);
+      node.add(segment, child);
     }
     node = child;
   }
   if (node.value !== undefined && node.value !== value)
     throw malformed(`The parameter ${shown(name)} is given more than once.`);
   node.value = value;
+  return segments.length;
 }
 
 /**
