@@ -16,7 +16,14 @@ import {
   writeIdentity,
   writeState,
 } from './copy-before-write.ts';
-import { LogScanner, putRecordHeader, recordHeaderBytes, unitBytes, unitsPerBlock } from './cow-log.ts';
+import {
+  LogScanner,
+  putRecordFrame,
+  recordHeaderBytes,
+  recordTrailerBytes,
+  unitBytes,
+  unitsPerBlock,
+} from './cow-log.ts';
 import { type Libc, libc } from './libc.ts';
 import { blocksOf } from './volume-map.ts';
 
@@ -27,6 +34,8 @@ const blocksPerPage = 4096;
 const bytesPerBlock = unitsPerBlock / 8;
 const zeroBlock = Buffer.alloc(unitsPerBlock * unitBytes);
 
+const zeroAheadBytes = 64 * 1024;
+let zeros: Slab | undefined;
 let shared: Slab | undefined;
 
 export class CowWriter {
@@ -37,6 +46,8 @@ export class CowWriter {
   readonly #pages: (Uint8Array | undefined)[] = [];
   readonly #units: number;
   #end: number;
+  /** Up to here the file is in the page cache, as zeros. */
+  #zeroedTo = 0;
   #firstUnit = 0;
   #untilLook = 1;
   #state: CowState;
@@ -104,7 +115,7 @@ export class CowWriter {
 
   /** A record under construction: `recordHeaderBytes`, then data. All writers of a thread share it: one saves at a time. */
   get record(): Slab {
-    return (shared ??= createSlab(recordHeaderBytes + unitsPerBlock * unitBytes));
+    return (shared ??= createSlab(recordHeaderBytes + unitsPerBlock * unitBytes + recordTrailerBytes));
   }
 
   /** Whether a point in time follows that saves in this one's place, or it is lost. */
@@ -143,8 +154,8 @@ export class CowWriter {
     const { bytes, address } = this.record;
     const dataBytes = count * unitBytes;
     const empty = zeros || isZero(bytes, recordHeaderBytes, dataBytes);
-    putRecordHeader(bytes, unit, count, empty);
-    const length = recordHeaderBytes + (empty ? 0 : dataBytes);
+    const length = putRecordFrame(bytes, unit, count, empty);
+    if (this.#end + length > this.#zeroedTo) this.#zeroAhead(length);
     for (let done = 0; done < length; ) {
       const written = this.#libc.pwrite(this.#fd, address + done, length - done, this.#end + done);
       if (written <= 0) {
@@ -179,6 +190,8 @@ export class CowWriter {
 
   /** The volume has been closed, its last writes done. Durable. */
   finish(): void {
+    if (!this.isOver) ftruncateSync(this.#fd, this.#end);
+    this.#zeroedTo = 0;
     fsyncSync(this.#fd);
     this.#setState({ ...this.#state, dirty: false });
     fsyncSync(this.#fd);
@@ -200,6 +213,20 @@ export class CowWriter {
   close(): void {
     shared?.bytes.fill(0);
     closeSync(this.#fd);
+  }
+
+  /**
+   * Linux makes page cache in pieces as large as the write that makes it. So zeros are written ahead in large pieces, and
+   * short records then only fill them: half the cost of making each page for itself.
+   */
+  #zeroAhead(length: number): void {
+    if (length > zeroAheadBytes / 2) return;
+    const from = Math.max(this.#zeroedTo, this.#end);
+    const to = (Math.floor(from / zeroAheadBytes) + 1) * zeroAheadBytes;
+    zeros ??= createSlab(zeroAheadBytes);
+    // Where there is no room for it, there may still be for the record.
+    const written = this.#libc.pwrite(this.#fd, zeros.address, to - from, from);
+    this.#zeroedTo = written === to - from ? to : 0;
   }
 
   #scan(): void {

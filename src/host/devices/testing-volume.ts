@@ -3,8 +3,8 @@
 
 import { closeSync, copyFileSync, openSync, renameSync, writeSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { cowPath, listCows, readState, writeState } from '../../blocks/copy-before-write.ts';
-import { putRecordHeader, recordHeaderBytes } from '../../blocks/cow-log.ts';
+import { cowPath, listCows, logOffset, readState, writeState } from '../../blocks/copy-before-write.ts';
+import { LogScanner, putRecordFrame, recordHeaderBytes } from '../../blocks/cow-log.ts';
 import { libc } from '../../blocks/libc.ts';
 import { ensureVolumeFiles, type OpenVolumeFiles, openVolumeFiles } from '../../blocks/open-volume.ts';
 import { readSector, writeSector } from '../../blocks/sector.ts';
@@ -191,10 +191,12 @@ export class TestVolume {
   #tear(): void {
     const newest = listCows(this.base).at(-1);
     if (!newest) return;
-    const record = Buffer.alloc(recordHeaderBytes + 1000, 0x77);
-    putRecordHeader(record, 3, 1, false);
-    const fd = openSync(newest.path, 'a');
-    writeSync(fd, record);
+    const record = Buffer.alloc(recordHeaderBytes + 4096 + 8, 0x77);
+    putRecordFrame(record, 3, 1, false);
+    const fd = openSync(newest.path, 'r+');
+    const scanner = new LogScanner(fd, logOffset(newest.identity.sizeBytes));
+    scanner.scan(() => {});
+    writeSync(fd, record, 0, 1000, scanner.position);
     closeSync(fd);
   }
 }
