@@ -87,7 +87,7 @@ test('the page names every table of the database, and every purpose of the root 
   const root = join(import.meta.dirname, '../src');
   const sources = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((path) => path.endsWith('.ts'));
   const purposes = sources.flatMap((path) => [
-    ...readFileSync(join(root, path), 'utf8').matchAll(/(?:urpose = |fingerprint\()'([^']+)'/g),
+    ...readFileSync(join(root, path), 'utf8').matchAll(/(?:const \w*[pP]urpose = |fingerprint\()'([^']+)'/g),
   ]);
   expect(purposes.length).toBeGreaterThan(5);
   for (const [, purpose] of purposes) expect(page, purpose).toContain(`\`${purpose}\``);
