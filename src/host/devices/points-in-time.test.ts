@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync, writeSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
@@ -317,3 +317,32 @@ it.each([
   },
   600_000,
 );
+
+it('a point in time that is copied before an older one goes on saving for it', async () => {
+  const directory = mkdtempSync(join('/var/tmp', 'coffer-points-'));
+  const volume = await TestVolume.create({ directory, key: randomBytes(64), sizeBytes: firstBlocks * blockBytes });
+  const then = randomBytes(blockBytes);
+  await volume.write(0, then);
+  await volume.mark('snap-1');
+  await volume.mark('snap-2');
+  const [older, newer] = [volume.view('snap-1'), volume.view('snap-2')];
+  newer.setWatermark(firstBlocks);
+  await volume.kill();
+  await volume.write(0, randomBytes(blockBytes));
+  expect(volume.readView(older, 0)!.equals(then)).toBe(true);
+  older.close();
+  newer.close();
+  removeCow(directory, 'vol-1', 'snap-1');
+
+  // Now nobody needs what it would save.
+  const again = volume.view('snap-2');
+  again.setWatermark(firstBlocks);
+  await volume.kill();
+  const size = () => statSync(join(directory, 'vol-1.snap-2.cow')).size;
+  const before = size();
+  await volume.write(blockBytes, randomBytes(blockBytes));
+  expect(size()).toBe(before);
+  again.close();
+  volume.end();
+  rmSync(directory, { recursive: true });
+});
