@@ -1,4 +1,5 @@
 /** Throws made-up requests at every operation, one after the other, and says which of them did what none may do. */
+import { defaultLimits } from '../../../src/gateway/limits.ts';
 import type { WireRequest } from '../../../src/gateway/protocols/protocol.ts';
 import { formsOf } from '../files.ts';
 import type { Answer, Arena, Target, Who } from './arena.ts';
@@ -98,7 +99,10 @@ export class Fuzzer {
       [0.3, 'mars-1'],
     ]);
     const input = makeInput(random, this.#arena.pool, { schema: operation.schema, example });
-    const unsigned = damaged(random, write(service, operation.name, operation.schema, input));
+    const written = damaged(random, write(service, operation.name, operation.schema, input));
+    const bodyMaxBytes =
+      service.protocol === 'restJson1' ? defaultLimits.blockBodyMaxBytes : defaultLimits.bodyMaxBytes;
+    const unsigned = { ...written, body: written.body.subarray(0, bodyMaxBytes) };
     const wire = await sign(unsigned, {
       credentials: this.#arena.credentials(who),
       region,

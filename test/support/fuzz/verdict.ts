@@ -18,7 +18,7 @@ export interface Refusal {
 }
 
 /** No message needs more, and clients print them. */
-const messageLengthMax = 32 * 1024;
+const messageLengthMax = 8 * 32_768;
 /** AWS gives no message with these: none that says what is wrong with a ciphertext or a signature. */
 const silent = ['InvalidCiphertextException', 'KMSInvalidSignatureException', 'KMSInvalidMacException'];
 /** The production Char of XML 1.0: what may stand in a document at all. */
