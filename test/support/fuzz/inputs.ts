@@ -125,7 +125,7 @@ function changeList(random: Random, pool: Pool, list: unknown[], name: string, s
   const element = shape?.isListSchema() ? shape.getValueSchema() : undefined;
   random.weighted<() => void>([
     [2, () => void list.push(copyOf(item))],
-    [1, () => void list.push(...Array.from({ length: random.pick([20, 50, 101, 1001, 3000]) }, () => item))],
+    [1, () => void list.push(...copies(item, random.pick([20, 50, 101, 1001, 3000])))],
     [1, () => list.splice(0)],
     [1, () => void list.push(wrongType(random))],
     [3, () => void list.push(another(random, pool, name, item, element))],
@@ -192,7 +192,16 @@ function listOf(random: Random, pool: Pool, name: string, element: Shape, depth:
   ]);
   if (length < 10) return Array.from({ length }, () => valueFor(random, pool, name, element, depth - 1));
   const item = valueFor(random, pool, name, element, depth - 1);
-  return random.oneIn(2) ? Array(length).fill(item) : Array.from({ length }, (_, index) => numbered(item, index));
+  return random.oneIn(2) ? copies(item, length) : Array.from({ length }, (_, index) => numbered(item, index));
+}
+
+/** What no body is longer than. */
+const copiedMax = 2 ** 20;
+
+/** The same again and again, as often as a body has room for it. */
+function copies(item: unknown, count: number): unknown[] {
+  const size = JSON.stringify(item)?.length ?? 1;
+  return Array(Math.min(count, Math.ceil(copiedMax / size))).fill(item);
 }
 
 /** The same text with a number behind, so that a list's elements differ. */
