@@ -57,6 +57,30 @@ describe('a point in time that is not fixed', () => {
   });
 });
 
+test('a snapshot that is held up says why until it gets on, and stays pending', async () => {
+  const full = { state: 'failed', marked: true, error: 'no room left in /srv' } as const;
+  w.host.perform = (task) => (task.kind === 'createSnapshot' ? full : done(task));
+  const id = await w.snapshot(await w.volume());
+  const told = async () => {
+    const { State, StateMessage } = await w.describe(id);
+    return { State, StateMessage };
+  };
+  const heldUp = { State: 'pending', StateMessage: 'no room left in /srv' };
+  await until(async () => (await told()).StateMessage !== undefined);
+  expect(await told()).toEqual(heldUp);
+  // It is being tried again, and that may fail just so.
+  w.host.perform = () => ({ state: 'running', marked: true });
+  await until(async () => (await rows('ec2_tasks')).every((task) => task.error === null));
+  expect(await told()).toEqual(heldUp);
+  w.host.perform = () => half;
+  await until(async () => (await told()).StateMessage === undefined);
+  w.host.perform = (task) => (task.kind === 'createSnapshot' ? full : done(task));
+  await until(async () => (await told()).StateMessage !== undefined);
+  w.host.perform = done;
+  await w.completed(id);
+  expect(await told()).toEqual({ State: 'completed', StateMessage: undefined });
+});
+
 test('a volume deleted while a snapshot waits for what is still to be restored keeps its keys until that is stored', async () => {
   const source = await w.stored({ Encrypted: true, KmsKeyId: await w.newKey() });
   w.host.perform = (task) => (task.kind === 'createSnapshot' ? half : running());

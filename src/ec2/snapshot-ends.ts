@@ -20,6 +20,7 @@ export async function completeSnapshot(call: Call, snapshot: SnapshotRow, outcom
     .updateTable('ec2_snapshots')
     .set({
       state: 'completed',
+      state_message: null,
       progress: 100,
       is_marked: 1,
       completed_at: now,

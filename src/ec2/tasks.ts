@@ -200,7 +200,7 @@ export async function applyTaskResult(call: Call, row: TaskRow, result: TaskResu
   if (snapshot?.state === 'pending') await noteProgress(call, snapshot, result);
   if (row.kind === 'initializeVolume') await noteInitialization(call, row, result);
   if (result.state === 'done') return finishTask(call, row, snapshot, result);
-  const error = result.state === 'failed' ? String(result.error ?? 'failed').slice(0, errorLengthMax) : null;
+  const error = result.state === 'failed' ? errorOf(result) : null;
   if (error !== row.error)
     await tables(call).updateTable('ec2_tasks').set({ error }).where('task_id', '=', row.task_id).execute();
   if (error === null || !snapshot || snapshot.state !== 'pending') return;
@@ -213,22 +213,41 @@ export async function applyTaskResult(call: Call, row: TaskRow, result: TaskResu
 async function noteProgress(call: Call, snapshot: SnapshotRow, result: TaskResult): Promise<void> {
   const progress = percent(result.progress) ?? snapshot.progress;
   const isMarked = snapshot.is_marked === 1 || result.marked === true;
-  if (progress === snapshot.progress && isMarked === (snapshot.is_marked === 1)) return;
+  const message = troubleOf(result, snapshot.state_message, progress > snapshot.progress);
+  if (progress === snapshot.progress && isMarked === (snapshot.is_marked === 1) && message === snapshot.state_message)
+    return;
   await tables(call)
     .updateTable('ec2_snapshots')
-    .set({ progress, is_marked: isMarked ? 1 : 0 })
+    .set({ progress, is_marked: isMarked ? 1 : 0, state_message: message })
     .where('snapshot_id', '=', snapshot.snapshot_id)
     .execute();
   call.raise(snapshotTopic(snapshot.snapshot_id));
 }
 
+/** What holds work up: what it failed with the last time, until it gets on. That it is tried again is not yet a success. */
+function troubleOf(result: TaskResult, before: string | null, hasMoved: boolean): string | null {
+  if (result.state === 'failed') return errorOf(result);
+  return hasMoved ? null : before;
+}
+
+const errorOf = (result: TaskResult) => String(result.error ?? 'failed').slice(0, errorLengthMax);
+
 /** A block that can't be had stays missing, and with it the restore unfinished: the volume is not whole, and says so. */
 async function noteInitialization(call: Call, row: TaskRow, result: TaskResult): Promise<void> {
-  const progress = percent(result.progress);
-  const error = result.state === 'failed' ? String(result.error ?? 'failed').slice(0, errorLengthMax) : null;
+  const before = await tables(call)
+    .selectFrom('ec2_volumes')
+    .select(['initialization_progress', 'initialization_error'])
+    .where('volume_id', '=', row.volume_id)
+    .executeTakeFirst();
+  if (!before) return;
+  const progress = percent(result.progress) ?? before.initialization_progress;
+  const hasMoved = (progress ?? 0) > (before.initialization_progress ?? 0);
   await tables(call)
     .updateTable('ec2_volumes')
-    .set({ ...(progress === undefined ? {} : { initialization_progress: progress }), initialization_error: error })
+    .set({
+      initialization_progress: progress,
+      initialization_error: troubleOf(result, before.initialization_error, hasMoved),
+    })
     .where('volume_id', '=', row.volume_id)
     .execute();
 }
