@@ -89,6 +89,8 @@ export interface BlockRequestError {
     | 'NoSuchBlock'
     /** There is no manifest, or no upload, of that name in the host's store. */
     | 'NoSuchSnapshot'
+    /** It has been completed or given up, and takes no more blocks. */
+    | 'NotOpen'
     /** The count or the checksum is not that of what was written. */
     | 'ChecksumMismatch'
     /** The key was sealed for another session of the host. */

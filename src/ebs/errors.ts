@@ -63,6 +63,8 @@ export function hostFailure(error: unknown, what: string): unknown {
       return invalid('INVALID_BLOCK', `${what} holds no data: ${error.message}`);
     case 'NoSuchSnapshot':
       return internal(`${what} can't be found in the block store: ${error.message}`);
+    case 'NotOpen':
+      return invalid('INVALID_SNAPSHOT_ID', `${what}: ${error.message}.`);
     case 'ChecksumMismatch':
       return invalid('INVALID_PARAMETER_VALUE', error.message);
     case 'TooMany':

@@ -8,15 +8,18 @@ import type { Logger } from 'pino';
 import { isAwsError } from '../aws/errors.ts';
 import { type DesiredAttachment, type SyncRequest, type SyncResponse, syncWaitMaxMs } from '../aws/host-protocol.ts';
 import { type ClientCredentials, type Endpoint, SignedClient, version } from '../aws/signed-client.ts';
+import { StoreError } from '../blocks/store.ts';
 import { Attachment } from './attachment.ts';
 import { DataKeys } from './data-keys.ts';
 import { runBlockChannel } from './direct/channel.ts';
+import { Uploads } from './direct/uploads.ts';
 import { HeldInfrastructureCredentials } from './infrastructure-credentials.ts';
 import { InstanceDirectories } from './instances.ts';
 import type { StoreStatus } from './movers/jobs.ts';
 import { Mover } from './movers/mover.ts';
 import { type OpenAttachment, openAttachment } from './open-attachment.ts';
 import { pause } from './pause.ts';
+import { openRightStore, SharedStore } from './right-store.ts';
 import { readStoreNote, writeStoreNote } from './store-note.ts';
 import { HostTasks } from './tasks.ts';
 import { imagePath, volumeIdForm } from './volume-files.ts';
@@ -52,6 +55,9 @@ export class HostAgent {
   readonly #credentials = new HeldInfrastructureCredentials();
   readonly #keys: DataKeys;
   readonly #mover: Mover;
+  /** For the blocks that clients read and write; the mover's thread has its own. */
+  readonly #store: SharedStore;
+  readonly #uploads: Uploads;
   readonly #tasks: HostTasks;
   readonly #volumesDir: string;
   readonly #volumes: OpenVolumes;
@@ -86,6 +92,12 @@ export class HostAgent {
     const note = readStoreNote(dataDir);
     const storeId = note?.location === storeLocation ? note.storeId : undefined;
     this.#mover = new Mover({ storeLocation, storeId, onStore: (status) => this.#noteStore(status) });
+    this.#store = new SharedStore(async () => {
+      const known = this.#mover.store.storeId ?? storeId;
+      if (known === undefined) throw new StoreError('Unavailable', `there is no block store in ${storeLocation} yet`);
+      return openRightStore(storeLocation, known);
+    });
+    this.#uploads = new Uploads(join(dataDir, 'uploads'), this.#store.get);
     this.#tasks = new HostTasks(
       {
         volumesDir: this.#volumesDir,
@@ -93,6 +105,7 @@ export class HostAgent {
         storeLocation,
         volumes: this.#volumes,
         mover: this.#mover,
+        uploads: this.#uploads,
         dataKey: (encryption, sessionName, signal) => this.#keys.get(encryption, sessionName, signal),
         log,
       },
@@ -107,15 +120,15 @@ export class HostAgent {
   async run(): Promise<'stopped' | 'superseded'> {
     let superseded = false;
     this.#mover.start();
-    const { hostId, credentials, region, dataDir, storeLocation, log } = this.#options;
+    const { hostId, credentials, region, log } = this.#options;
     const blockChannel = runBlockChannel(
       {
         hostId,
         sessionId: this.#sessionId,
         credentials,
         region,
-        dataDir,
-        storeLocation,
+        uploads: this.#uploads,
+        store: this.#store.get,
         client: () => this.#client,
         log,
       },
@@ -137,6 +150,8 @@ export class HostAgent {
     this.#stopping.abort();
     const attachments = [...this.#attachments.values()];
     await Promise.all([blockChannel, this.#tasks.end(), ...attachments.map((attachment) => attachment.end())]);
+    this.#uploads.close();
+    this.#store.close();
     await this.#mover.close();
     this.#client.close();
     return superseded ? 'superseded' : 'stopped';

@@ -1,5 +1,4 @@
 /** The host's side of EBS direct: asks the control plane for requests for blocks, carries them out, brings the answers. */
-import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type {
   AnswerBlockRequestRequest,
@@ -10,13 +9,12 @@ import type {
 } from '../../aws/block-protocol.ts';
 import { syncWaitMaxMs } from '../../aws/host-protocol.ts';
 import type { ClientCredentials, SignedClient } from '../../aws/signed-client.ts';
-import { openStore } from '../../blocks/open-store.ts';
-import { StoreError } from '../../blocks/store.ts';
+import { type BlockStore, StoreError } from '../../blocks/store.ts';
 import { SealedBoxKey } from '../../crypto/sealed-box.ts';
 import { pause } from '../pause.ts';
 import { RequestRefused } from './request-refused.ts';
 import { BlockRequests } from './requests.ts';
-import { Uploads } from './uploads.ts';
+import type { Uploads } from './uploads.ts';
 
 /** Requests carried out at a time; each needs about 2 MiB. */
 const underWayMax = 32;
@@ -30,9 +28,9 @@ export interface BlockChannelOptions {
   readonly sessionId: string;
   readonly credentials: ClientCredentials;
   readonly region: string;
-  /** Absolute. */
-  readonly dataDir: string;
-  readonly storeLocation: string;
+  readonly uploads: Uploads;
+  /** The block store; asked for again after it could not be opened. */
+  readonly store: () => Promise<BlockStore>;
   /** The connection as it is now: the control plane may have come back elsewhere. */
   readonly client: () => SignedClient;
   readonly log: Logger;
@@ -75,11 +73,10 @@ export async function runBlockChannel(options: BlockChannelOptions, stopping: Ab
   await Promise.all(underWay.values());
 }
 
-async function open(options: BlockChannelOptions, key: SealedBoxKey): Promise<BlockRequests> {
-  const store = await openStore(options.storeLocation, { create: false });
-  const uploads = new Uploads(join(options.dataDir, 'uploads'), store);
+async function open({ store, uploads }: BlockChannelOptions, key: SealedBoxKey): Promise<BlockRequests> {
+  const opened = await store();
   await uploads.prune();
-  return new BlockRequests(store, uploads, key);
+  return new BlockRequests(opened, uploads, key);
 }
 
 function take(

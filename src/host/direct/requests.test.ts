@@ -4,9 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { BlockAnswers, BlockRequest } from '../../aws/block-protocol.ts';
+import { freeSnapshot } from '../../blocks/free.ts';
 import { Manifest } from '../../blocks/manifest.ts';
 import { openStore } from '../../blocks/open-store.ts';
-import { type BlockStore, blockBytes } from '../../blocks/store.ts';
+import { type BlockStore, blockBytes, StoreError } from '../../blocks/store.ts';
 import { SealedBoxKey, sealFor } from '../../crypto/sealed-box.ts';
 import { BlockRequests } from './requests.ts';
 import { Uploads } from './uploads.ts';
@@ -32,7 +33,7 @@ afterEach(() => {
 
 /** A host process: what it knows, it knows from files. */
 function begin(): void {
-  uploads = new Uploads(join(directory, 'uploads'), store);
+  uploads = new Uploads(join(directory, 'uploads'), async () => store);
   requests = new BlockRequests(store, uploads, boxKey);
 }
 
@@ -231,4 +232,83 @@ test('a block that was altered in the store is not given out', async () => {
   await store.putBlock({ owner: 'snap-a1', index: 0 }, block());
   await expect(get('snap-a1', 0)).rejects.toMatchObject({ code: 'Corrupt' });
   await expect(get('snap-a1', 0)).rejects.toThrow(/snap-a1/);
+});
+
+test('completing twice at once, and beside writing, leaves a snapshot that is whole', async () => {
+  for (const round of [1, 2, 3, 4]) {
+    const id = `snap-a${round}`;
+    await start(id);
+    const [zero, one, late] = [block(), block(), block()];
+    await put(id, 0, zero);
+    await put(id, 1, one);
+    const outcome = { blocks: 2, fullBytes: 2 * blockBytes, storedBytes: 2 * blockBytes };
+    const writing = put(id, 1, late);
+    const [first, second, third, written] = await Promise.allSettled([
+      complete(id, 2),
+      complete(id, 2),
+      put(id, 0, late),
+      writing,
+    ]);
+    expect(first).toEqual({ status: 'fulfilled', value: outcome });
+    expect(second).toEqual({ status: 'fulfilled', value: outcome });
+    // It came too late, and says so; what was acknowledged is what the snapshot has.
+    expect(third).toMatchObject({ status: 'rejected', reason: { code: 'NotOpen' } });
+    expect(written.status).toBe('fulfilled');
+    expect((await get(id, 0)).equals(zero)).toBe(true);
+    expect((await get(id, 1)).equals(late)).toBe(true);
+    await expect(put(id, 0, late)).rejects.toMatchObject({ code: 'NotOpen' });
+  }
+});
+
+test('one write that fails does not let the snapshot be completed while others are under way', async () => {
+  await start('snap-a1');
+  const [bad, good] = [block(), block()];
+  const putBlock = store.putBlock.bind(store);
+  const gate = Promise.withResolvers<void>();
+  store.putBlock = async (name, bytes, signal) => {
+    if (name.index === 0) throw new StoreError('Unavailable', 'for a moment');
+    await gate.promise;
+    return putBlock(name, bytes, signal);
+  };
+  const failing = put('snap-a1', 0, bad);
+  const slow = put('snap-a1', 1, good);
+  const completing = complete('snap-a1', 1, linear([good]));
+  await expect(failing).rejects.toMatchObject({ code: 'Unavailable' });
+  gate.resolve();
+  await slow;
+  expect(await completing).toMatchObject({ blocks: 1 });
+});
+
+test('what is given up leaves nothing behind: no file, and no block that comes later', async () => {
+  await start('snap-a1');
+  await start('snap-b1');
+  await put('snap-a1', 0, block());
+  const late = [put('snap-a1', 1, block()), put('snap-a1', 0, block())];
+  await uploads.giveUp('snap-a1');
+  await Promise.allSettled(late);
+  await freeSnapshot(store, 'snap-a1');
+  const stored: string[] = [];
+  await expect(put('snap-a1', 2, block())).rejects.toMatchObject({ code: 'NotOpen' });
+  await expect(start('snap-a1')).rejects.toMatchObject({ code: 'NotOpen' });
+  await expect(complete('snap-a1', 1)).rejects.toMatchObject({ code: 'NoSuchSnapshot' });
+  for await (const { owner } of store.listBlocks()) stored.push(owner);
+  for await (const marked of store.listMarks()) stored.push(marked);
+  expect(stored).toEqual(['snap-b1']);
+  expect(readdirSync(join(directory, 'uploads'))).toEqual(['snap-b1.upload']);
+  // One that this process has never had open.
+  begin();
+  await uploads.giveUp('snap-b1');
+  expect(readdirSync(join(directory, 'uploads'))).toEqual([]);
+});
+
+test('many uploads at a time take few file descriptors', async () => {
+  const ids = Array.from({ length: 300 }, (_, n) => `snap-a${n}`);
+  const data = block();
+  const before = readdirSync('/proc/self/fd').length;
+  for (const id of ids) await start(id);
+  expect(readdirSync('/proc/self/fd').length - before).toBeLessThan(150);
+  for (const id of [ids[0]!, ids[299]!]) {
+    await put(id, 0, data);
+    expect(await complete(id, 1, linear([data]))).toMatchObject({ blocks: 1 });
+  }
 });

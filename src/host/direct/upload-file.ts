@@ -29,7 +29,8 @@ export class UploadFile {
   readonly header: UploadHeader;
   readonly #path: string;
   readonly #written: Map<number, WrittenBlock>;
-  readonly #fd: number;
+  /** -1 once it is closed: the number may then be another file's. */
+  #fd: number;
   #end: number;
 
   private constructor(path: string, header: UploadHeader, written: Map<number, WrittenBlock>, end: number) {
@@ -101,13 +102,19 @@ export class UploadFile {
   }
 
   close(): void {
+    if (this.#fd < 0) return;
     closeSync(this.#fd);
+    this.#fd = -1;
   }
 
   /** Removes the file, durably. */
   remove(): void {
     this.close();
-    rmSync(this.#path, { force: true });
-    syncDirectory(dirname(this.#path));
+    removeDurably(this.#path);
   }
+}
+
+export function removeDurably(path: string): void {
+  rmSync(path, { force: true });
+  syncDirectory(dirname(path));
 }

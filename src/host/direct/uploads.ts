@@ -4,19 +4,26 @@
  * the manifest is there.
  */
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CompleteUploadRequest, StartUploadRequest } from '../../aws/block-protocol.ts';
 import type { SnapshotOutcome } from '../../aws/host-protocol.ts';
 import { Manifest, ManifestBuilder } from '../../blocks/manifest.ts';
 import { type BlockStore, blockBytes, isSnapshotId } from '../../blocks/store.ts';
 import { RequestRefused } from './request-refused.ts';
-import { UploadFile } from './upload-file.ts';
+import { removeDurably, UploadFile } from './upload-file.ts';
+
+/** Uploads whose files are open at a time. Each is a file descriptor, and some 300 bytes of memory for every block written. */
+const openMax = 64;
+/** Uploads that are remembered as completed or given up. */
+const endedMax = 10_000;
 
 interface Upload {
   readonly file: UploadFile;
   /** Puts of the same block go one after the other. */
   readonly busy: Map<number, Promise<void>>;
+  /** While it is being completed or given up: no block is taken then. */
+  ending: Promise<unknown> | undefined;
 }
 
 interface Unsynced {
@@ -29,48 +36,54 @@ interface Unsynced {
 
 export class Uploads {
   readonly #directory: string;
-  readonly #store: BlockStore;
+  readonly #openStore: () => Promise<BlockStore>;
+  /** The least recently used first. */
   readonly #open = new Map<string, Upload>();
+  readonly #starting = new Map<string, Promise<void>>();
+  /** Completed or given up: what comes late for them is refused. */
+  readonly #ended = new Set<string>();
   #unsynced: Unsynced[] = [];
   #isSyncing = false;
 
-  constructor(directory: string, store: BlockStore) {
+  /** @param directory made when it is needed @param store the same one each time */
+  constructor(directory: string, store: () => Promise<BlockStore>) {
     this.#directory = directory;
-    this.#store = store;
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    this.#openStore = store;
   }
 
   /** Removes what is left of uploads that were given up: their marks are gone from the store. */
   async prune(): Promise<void> {
     const marked = new Set<string>();
-    for await (const snapshotId of this.#store.listMarks()) marked.add(snapshotId);
-    for (const name of readdirSync(this.#directory)) {
+    for await (const snapshotId of (await this.#openStore()).listMarks()) marked.add(snapshotId);
+    for (const name of existsSync(this.#directory) ? readdirSync(this.#directory) : []) {
       const snapshotId = name.replace(/\.upload$/, '');
-      if (!marked.has(snapshotId) && !this.#open.has(snapshotId)) rmSync(join(this.#directory, name), { force: true });
+      const isKnown = this.#open.has(snapshotId) || this.#starting.has(snapshotId);
+      if (!marked.has(snapshotId) && !isKnown) rmSync(join(this.#directory, name), { force: true });
     }
   }
 
   async start(request: StartUploadRequest): Promise<void> {
-    const { snapshotId, volumeId, sizeBytes, parentSnapshotId } = request;
+    const { snapshotId } = request;
     if (this.#find(snapshotId)) return;
-    if (parentSnapshotId && !(await this.#store.getManifestStart(parentSnapshotId, 1)))
-      throw new RequestRefused('NoSuchSnapshot', `the block store has no snapshot ${parentSnapshotId}`);
-    await this.#store.putMark(snapshotId);
-    const file = UploadFile.create(this.#path(snapshotId), {
-      snapshotId,
-      volumeId,
-      sizeBytes,
-      parentSnapshotId: parentSnapshotId ?? null,
-    });
-    this.#open.set(snapshotId, { file, busy: new Map() });
+    let starting = this.#starting.get(snapshotId);
+    if (!starting) {
+      this.#refuseEnded(snapshotId);
+      starting = this.#start(request).finally(() => this.#starting.delete(snapshotId));
+      this.#starting.set(snapshotId, starting);
+    }
+    await starting;
   }
 
   /** Stores one block (`bytes` as they shall lie in the store); resolves when it would survive a crash of the machine. */
   async put(snapshotId: string, index: number, bytes: Buffer, storedSha: Buffer, plainSha: Buffer): Promise<void> {
-    const upload = this.#require(snapshotId);
+    let upload = this.#require(snapshotId);
+    for (let other: Promise<unknown> | undefined; ; upload = this.#require(snapshotId)) {
+      other = upload.ending ?? upload.busy.get(index);
+      if (!other) break;
+      await other.catch(() => {});
+    }
     if (index >= upload.file.header.sizeBytes / blockBytes)
       throw new RequestRefused('NoSuchBlock', `block ${index} is beyond the end of ${snapshotId}`);
-    while (upload.busy.has(index)) await upload.busy.get(index)!.catch(() => {});
     const work = this.#put(upload, index, bytes, storedSha, plainSha);
     upload.busy.set(index, work);
     try {
@@ -83,11 +96,112 @@ export class Uploads {
   /** Counts and compares, writes the manifest, and forgets the upload. Asked again, it says the same. */
   async complete(request: CompleteUploadRequest): Promise<SnapshotOutcome> {
     const { snapshotId } = request;
+    for (;;) {
+      const upload = this.#find(snapshotId);
+      if (!upload) return this.#completed(snapshotId);
+      if (!upload.ending) return this.#end(upload, () => this.#complete(upload, request));
+      await upload.ending.catch(() => {});
+    }
+  }
+
+  /** The snapshot comes to nothing: from now on nothing is stored of it any more. Its blocks are for others to free. */
+  async giveUp(snapshotId: string): Promise<void> {
+    const path = this.#path(snapshotId);
+    this.#noteEnded(snapshotId);
+    await this.#starting.get(snapshotId)?.catch(() => {});
+    for (let upload = this.#open.get(snapshotId); upload; upload = this.#open.get(snapshotId)) {
+      const open = upload;
+      if (open.ending) await open.ending.catch(() => {});
+      else await this.#end(open, async () => this.#remove(open));
+    }
+    if (existsSync(path)) removeDurably(path);
+  }
+
+  close(): void {
+    for (const { file } of this.#open.values()) file.close();
+    this.#open.clear();
+  }
+
+  #path(snapshotId: string): string {
+    if (!isSnapshotId(snapshotId)) throw new RequestRefused('NoSuchSnapshot', `${snapshotId} is not a snapshot id`);
+    return join(this.#directory, `${snapshotId}.upload`);
+  }
+
+  #find(snapshotId: string): Upload | undefined {
+    const path = this.#path(snapshotId);
+    const open = this.#open.get(snapshotId);
+    if (open) {
+      this.#open.delete(snapshotId);
+      this.#open.set(snapshotId, open);
+      return open;
+    }
+    if (this.#ended.has(snapshotId)) return undefined;
+    const file = UploadFile.open(path);
+    return file && this.#add(file);
+  }
+
+  #require(snapshotId: string): Upload {
     const upload = this.#find(snapshotId);
-    if (!upload) return this.#completed(snapshotId);
-    await Promise.all(upload.busy.values()).catch(() => {});
-    checkWritten(upload.file, request);
-    const { header, written } = upload.file;
+    if (upload) return upload;
+    this.#refuseEnded(snapshotId);
+    throw new RequestRefused('NoSuchSnapshot', `this host has no record of ${snapshotId} being written`);
+  }
+
+  #refuseEnded(snapshotId: string): void {
+    if (this.#ended.has(snapshotId))
+      throw new RequestRefused('NotOpen', `${snapshotId} has been completed or given up, and takes no more blocks`);
+  }
+
+  #noteEnded(snapshotId: string): void {
+    this.#ended.add(snapshotId);
+    if (this.#ended.size > endedMax) for (const oldest of this.#ended) return void this.#ended.delete(oldest);
+  }
+
+  #add(file: UploadFile): Upload {
+    const upload: Upload = { file, busy: new Map(), ending: undefined };
+    // Before it is one of them: somebody is about to use it.
+    this.#closeSome();
+    this.#open.set(file.header.snapshotId, upload);
+    return upload;
+  }
+
+  /** Closes files that nobody has used for the longest time; they are opened again when they are needed. */
+  #closeSome(): void {
+    for (const [snapshotId, { file, busy, ending }] of this.#open) {
+      if (this.#open.size <= openMax) return;
+      if (ending || busy.size > 0) continue;
+      this.#open.delete(snapshotId);
+      file.close();
+    }
+  }
+
+  async #start({ snapshotId, volumeId, sizeBytes, parentSnapshotId }: StartUploadRequest): Promise<void> {
+    const store = await this.#openStore();
+    if (parentSnapshotId && !(await store.getManifestStart(parentSnapshotId, 1)))
+      throw new RequestRefused('NoSuchSnapshot', `the block store has no snapshot ${parentSnapshotId}`);
+    this.#refuseEnded(snapshotId);
+    await store.putMark(snapshotId);
+    mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
+    const header = { snapshotId, volumeId, sizeBytes, parentSnapshotId: parentSnapshotId ?? null };
+    this.#add(UploadFile.create(this.#path(snapshotId), header));
+  }
+
+  /** Has `work` end an upload, when the puts that are under way have come to their end. */
+  async #end<T>(upload: Upload, work: () => Promise<T>): Promise<T> {
+    const ending = Promise.allSettled(upload.busy.values()).then(work);
+    upload.ending = ending;
+    try {
+      return await ending;
+    } finally {
+      upload.ending = undefined;
+    }
+  }
+
+  async #complete({ file }: Upload, request: CompleteUploadRequest): Promise<SnapshotOutcome> {
+    const { snapshotId } = request;
+    const store = await this.#openStore();
+    checkWritten(file, request);
+    const { header, written } = file;
     const parent = header.parentSnapshotId ? await this.#manifest(header.parentSnapshotId) : undefined;
     const builder = new ManifestBuilder({
       snapshotId,
@@ -102,37 +216,19 @@ export class Uploads {
       else builder.inherit(index);
     }
     const { blocks } = builder;
-    await this.#store.putManifest(snapshotId, builder.finish());
-    await this.#store.deleteMark(snapshotId);
-    this.#open.delete(snapshotId);
-    upload.file.remove();
-    return outcomeOf(blocks, written.size);
+    const count = written.size;
+    // It may have been given up while it waited.
+    this.#refuseEnded(snapshotId);
+    await store.putManifest(snapshotId, builder.finish());
+    await store.deleteMark(snapshotId);
+    this.#noteEnded(snapshotId);
+    this.#remove({ file });
+    return outcomeOf(blocks, count);
   }
 
-  close(): void {
-    for (const { file } of this.#open.values()) file.close();
-    this.#open.clear();
-  }
-
-  #path(snapshotId: string): string {
-    if (!isSnapshotId(snapshotId)) throw new RequestRefused('NoSuchSnapshot', `${snapshotId} is not a snapshot id`);
-    return join(this.#directory, `${snapshotId}.upload`);
-  }
-
-  #find(snapshotId: string): Upload | undefined {
-    const open = this.#open.get(snapshotId);
-    if (open) return open;
-    const file = UploadFile.open(this.#path(snapshotId));
-    if (!file) return undefined;
-    const upload = { file, busy: new Map() };
-    this.#open.set(snapshotId, upload);
-    return upload;
-  }
-
-  #require(snapshotId: string): Upload {
-    const upload = this.#find(snapshotId);
-    if (upload) return upload;
-    throw new RequestRefused('NoSuchSnapshot', `this host has no record of ${snapshotId} being written`);
+  #remove({ file }: Pick<Upload, 'file'>): void {
+    this.#open.delete(file.header.snapshotId);
+    file.remove();
   }
 
   async #put(upload: Upload, index: number, bytes: Buffer, storedSha: Buffer, plainSha: Buffer): Promise<void> {
@@ -144,7 +240,8 @@ export class Uploads {
       file.addUnknown(index);
       await file.sync();
     }
-    await this.#store.putBlock({ owner: file.header.snapshotId, index }, bytes);
+    const store = await this.#openStore();
+    await store.putBlock({ owner: file.header.snapshotId, index }, bytes);
     await new Promise<void>((resolve, reject) => {
       const settle = (error?: unknown) => (error === undefined ? resolve() : reject(error));
       this.#unsynced.push({ upload, index, storedSha, plainSha, settle });
@@ -159,9 +256,8 @@ export class Uploads {
       const batch = this.#unsynced;
       this.#unsynced = [];
       try {
-        await this.#store.syncBlocks(
-          batch.map(({ upload, index }) => ({ owner: upload.file.header.snapshotId, index })),
-        );
+        const names = batch.map(({ upload, index }) => ({ owner: upload.file.header.snapshotId, index }));
+        await (await this.#openStore()).syncBlocks(names);
         const files = new Set<UploadFile>();
         for (const { upload, index, storedSha, plainSha } of batch) {
           upload.file.add(index, { storedSha, plainSha });
@@ -177,14 +273,15 @@ export class Uploads {
   }
 
   async #manifest(snapshotId: string): Promise<Manifest> {
-    const bytes = await this.#store.getManifest(snapshotId);
+    const store = await this.#openStore();
+    const bytes = await store.getManifest(snapshotId);
     if (!bytes) throw new RequestRefused('NoSuchSnapshot', `the block store has no snapshot ${snapshotId}`);
-    return Manifest.parse(bytes, { snapshotId, location: this.#store.location });
+    return Manifest.parse(bytes, { snapshotId, location: store.location });
   }
 
   async #completed(snapshotId: string): Promise<SnapshotOutcome> {
     const manifest = await this.#manifest(snapshotId);
-    await this.#store.deleteMark(snapshotId);
+    await (await this.#openStore()).deleteMark(snapshotId);
     let own = 0;
     for (let position = 0; position < manifest.blocks; position++) if (manifest.ownerAt(position) === snapshotId) own++;
     return outcomeOf(manifest.blocks, own);

@@ -5,8 +5,8 @@ import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import type { SnapshotOutcome } from '../../aws/host-protocol.ts';
 import { PointInTimeError } from '../../blocks/copy-before-write.ts';
-import { openStore } from '../../blocks/open-store.ts';
 import { type BlockStore, StoreError } from '../../blocks/store.ts';
+import { openRightStore } from '../right-store.ts';
 import { copySnapshot } from './copy-snapshot.ts';
 import { createSnapshot } from './create-snapshot.ts';
 import { deleteSnapshot } from './delete-snapshot.ts';
@@ -86,7 +86,7 @@ function wipeKeys(job: MoverJob): void {
 
 /** The store, opened by whoever needs it first; tried again by the next after a failure. */
 function store(): Promise<BlockStore> {
-  opening ??= openRightStore().then(
+  opening ??= openRightStore(input.storeLocation, input.storeId).then(
     (opened) => {
       say({ type: 'store', storeId: opened.id });
       return opened;
@@ -98,18 +98,6 @@ function store(): Promise<BlockStore> {
     },
   );
   return opening;
-}
-
-async function openRightStore(): Promise<BlockStore> {
-  const { storeLocation, storeId } = input;
-  const opened = await openStore(storeLocation, { create: storeId === undefined });
-  if (storeId === undefined || opened.id === storeId) return opened;
-  opened.close();
-  throw new StoreError(
-    'Unavailable',
-    `${storeLocation} has the block store ${opened.id}, but this host's is ${storeId}: is the right file system mounted? ` +
-      'To change to another store for good, remove host.store from the data directory',
-  );
 }
 
 function watchStore(): void {

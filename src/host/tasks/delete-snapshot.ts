@@ -1,4 +1,4 @@
-/** Frees what only this snapshot needs, in the store and beside the volume that it was being made of. */
+/** Frees what only this snapshot needs, in the store, beside the volume that it was being made of, and of its upload. */
 import { readdirSync } from 'node:fs';
 import { removeCow } from '../../blocks/copy-before-write.ts';
 import { Journal } from '../movers/journal.ts';
@@ -8,7 +8,9 @@ import type { TaskWork } from './task.ts';
 
 export const deleteSnapshot: TaskWork<'deleteSnapshot'> = async (task, world, { signal, progress }) => {
   const { kind, snapshotId, family } = task;
-  const { volumesDir, tasksDir, mover } = world;
+  const { volumesDir, tasksDir, mover, uploads } = world;
+  // First: what a client writes to it now would be stored after its blocks were freed.
+  await uploads.giveUp(snapshotId);
   for (const volumeId of volumesWith(volumesDir, snapshotId)) {
     removeCow(volumesDir, volumeId, snapshotId);
     Journal.remove(journalPath(volumesDir, volumeId, snapshotId));

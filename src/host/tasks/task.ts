@@ -1,6 +1,7 @@
 /** What the work of a task gets and gives; one file beside this one for each kind. */
 import type { Logger } from 'pino';
 import type { HostTask, SnapshotOutcome, VolumeEncryption } from '../../aws/host-protocol.ts';
+import type { Uploads } from '../direct/uploads.ts';
 import type { Mover } from '../movers/mover.ts';
 import type { OpenVolumes } from '../volumes.ts';
 
@@ -13,6 +14,8 @@ export interface TaskWorld {
   readonly storeLocation: string;
   readonly volumes: OpenVolumes;
   readonly mover: Mover;
+  /** What is being written of snapshots from outside. */
+  readonly uploads: Pick<Uploads, 'giveUp'>;
   /**
    * A data key in a buffer of its own that the caller wipes, asked for as `aws:ec2-infrastructure/‹sessionName›`.
    * @throws {AwsError} KMS's refusal
