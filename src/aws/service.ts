@@ -130,6 +130,8 @@ export interface Operation<Input = any, Output = any, Subject = any> {
   readonly audience?: 'account' | 'host' | 'operator' | 'service';
   /** Validates the input and looks up what it is about. Throws AwsError for bad input or a missing resource. */
   readonly resolve?: (call: Call, input: Input) => Promise<Subject> | Subject;
+  /** Whether its body may go unsigned (`UNSIGNED-PAYLOAD`): it is nothing but data, whose checksum a signed header has. */
+  readonly takesUnsignedBody?: true;
   readonly access: (call: Call, input: Input, subject: Subject) => readonly AccessRequest[];
   readonly handle: (
     call: Call,

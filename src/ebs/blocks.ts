@@ -65,6 +65,7 @@ function putSnapshotBlock(broker: BlockBroker) {
     name: 'PutSnapshotBlock',
     effect: 'waits',
     recorded: false,
+    takesUnsignedBody: true,
     resolve: (call, input) => findSnapshot(call, input.SnapshotId),
     access: (call, _input, snapshot) => [allowOnSnapshot(call, 'PutSnapshotBlock', snapshot)],
     async handle(call, input, snapshot) {

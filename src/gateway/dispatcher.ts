@@ -120,7 +120,7 @@ export class Dispatcher {
     if ('problem' in authorization) throw authorization;
     const { principal, audience, region } = await this.#verifier.verify(wire, authorization, {
       service: service.name,
-      allowsUnsignedPayload: service.protocol === 'restJson1',
+      allowsUnsignedPayload: operation.takesUnsignedBody === true,
     });
     const input = recognized.decode(operation.schema);
     const userAgent = wire.headers.get('user-agent') ?? '';

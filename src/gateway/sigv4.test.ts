@@ -296,7 +296,7 @@ describe('refuses', () => {
     expect(await verify(withHeaders({ 'x-amz-security-token': 'another' }, request))).toBe('unknownKey');
   });
 
-  test('an unsigned body, unless the service takes it', async () => {
+  test('an unsigned body, unless the operation takes it', async () => {
     const unsigned = await signer.sign(
       new HttpRequest({
         method: 'PUT',

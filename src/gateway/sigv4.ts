@@ -264,7 +264,7 @@ function basicFormat(timeMs: number): string {
   return `${new Date(timeMs).toISOString().slice(0, 19).replace(/[-:]/g, '')}Z`;
 }
 
-/** What the service that a request is for allows. */
+/** What the operation that a request is for allows. */
 export interface SignaturePolicy {
   /** The service's name in signatures. */
   readonly service: string;
@@ -380,7 +380,7 @@ function payloadHash(request: WireRequest, authorization: Authorization, policy:
     if (policy.allowsUnsignedPayload) return declared;
     throw new AuthError(
       'mismatch',
-      `${policy.service} requires the request body to be signed; ${unsignedPayload} is not accepted.`,
+      `This operation of ${policy.service} requires the request body to be signed; ${unsignedPayload} is not accepted.`,
     );
   }
   const actual = request.body.length === 0 ? emptyHash : hash('sha256', request.body, 'hex');

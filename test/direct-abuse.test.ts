@@ -1,0 +1,94 @@
+/** EBS direct in the hands of somebody who means harm: to others' requests, to others' share of a host, to what it leaves. */
+import { hash, randomBytes } from 'node:crypto';
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { CompleteSnapshotCommand, EBSClient, PutSnapshotBlockCommand, StartSnapshotCommand } from '@aws-sdk/client-ebs';
+import { DeleteSnapshotCommand, DescribeSnapshotsCommand, EC2Client } from '@aws-sdk/client-ec2';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { run } from './support/client.ts';
+import { coffer, startServer, type TestServer, until } from './support/server.ts';
+import { sendSigned } from './support/wire.ts';
+
+const blockBytes = 512 * 1024;
+let server: TestServer;
+let ebs: EBSClient;
+let ec2: EC2Client;
+
+beforeAll(async () => {
+  server = await startServer();
+  ebs = server.sdk(EBSClient);
+  ec2 = server.sdk(EC2Client);
+  // Once its host is there.
+  await until(() => start().then(discard, () => false), 'a snapshot to be begun');
+}, 60_000);
+afterAll(() => server?.stop());
+
+const start = async () => (await ebs.send(new StartSnapshotCommand({ VolumeSize: 1 }))).SnapshotId!;
+const put = (SnapshotId: string, BlockIndex: number, data = randomBytes(blockBytes)) =>
+  ebs.send(
+    new PutSnapshotBlockCommand({
+      SnapshotId,
+      BlockIndex,
+      BlockData: data,
+      DataLength: blockBytes,
+      Checksum: hash('sha256', data, 'base64'),
+      ChecksumAlgorithm: 'SHA256',
+    }),
+  );
+
+async function discard(SnapshotId: string): Promise<true> {
+  await ec2.send(new DeleteSnapshotCommand({ SnapshotId }));
+  return true;
+}
+
+/** The files below a directory of the data directory. */
+const filesIn = (name: string) => {
+  const path = join(server.dataDir, name);
+  return existsSync(path) ? readdirSync(path, { recursive: true, encoding: 'utf8' }) : [];
+};
+
+test('only a block may come with a body that is not signed: who changes a request on its way gets nowhere', async () => {
+  const send = (path: string, body: string) =>
+    sendSigned(server, 'ebs', {
+      path,
+      headers: { 'content-type': 'application/json', 'x-amz-content-sha256': 'UNSIGNED-PAYLOAD' },
+      body,
+    });
+  const started = await send('/snapshots', JSON.stringify({ VolumeSize: 1, Description: 'changed on its way' }));
+  expect(started).toMatchObject({
+    status: 403,
+    text: expect.stringContaining('requires the request body to be signed'),
+  });
+  const id = await start();
+  expect((await send(`/snapshots/completion/${id}`, '')).status).toBe(403);
+  const { Snapshots = [] } = await ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] }));
+  expect(Snapshots.map(({ SnapshotId, State }) => [SnapshotId, State])).toEqual([[id, 'pending']]);
+  await ec2.send(new DeleteSnapshotCommand({ SnapshotId: id }));
+});
+
+test('a snapshot that is deleted while it is written leaves nothing behind, however late a block comes', async () => {
+  const id = await start();
+  await put(id, 0);
+  const late = Array.from({ length: 40 }, (_, index) => put(id, index));
+  await late[0];
+  await ec2.send(new DeleteSnapshotCommand({ SnapshotId: id }));
+  await Promise.allSettled(late);
+  const left = () => ['uploads', 'snapshots'].flatMap(filesIn).filter((name) => name.includes(id));
+  await until(() => left().length === 0, 'everything of it to be gone');
+  await expect(put(id, 1)).rejects.toMatchObject({ name: 'ResourceNotFoundException' });
+  expect(left()).toEqual([]);
+});
+
+test('blocks that come while the snapshot is completed are in it or refused, and it can be completed but once', async () => {
+  const id = await start();
+  const data = randomBytes(blockBytes);
+  await put(id, 0, data);
+  const complete = () => ebs.send(new CompleteSnapshotCommand({ SnapshotId: id, ChangedBlocksCount: 1 }));
+  const all = await Promise.allSettled([complete(), complete(), put(id, 0), complete(), put(id, 0), put(id, 0, data)]);
+  const errors = all.flatMap((one) => (one.status === 'rejected' ? [one.reason.name] : []));
+  expect(errors.filter((name) => name !== 'ValidationException')).toEqual([]);
+  expect(all.some(({ status }) => status === 'fulfilled')).toBe(true);
+  await complete();
+  const { stdout } = await run(coffer, ['store', 'check', '--data', server.dataDir, '--json']);
+  expect(JSON.parse(stdout)).toMatchObject({ problemCount: 0, unreferenced: { blocks: 0 } });
+});
