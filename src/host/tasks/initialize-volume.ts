@@ -8,7 +8,7 @@ import { FinalTaskError, type TaskContext, type TaskWork } from './task.ts';
 
 const lookEveryMs = 200;
 /** A restore that says what troubles it and has not got on for this long counts as failed. */
-const stuckMs = 30_000;
+const stuckMs = 10_000;
 /** The same for trouble that trying again can't mend: until then other blocks may still come. */
 const stuckForGoodMs = 2_000;
 
