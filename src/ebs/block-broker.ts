@@ -11,8 +11,9 @@ import type {
   TakenBlockRequest,
 } from '../aws/block-protocol.ts';
 import { sealFor } from '../crypto/sealed-box.ts';
+import { FairLine, type InLine } from './fair-line.ts';
 
-/** Requests of one host that wait to be taken; a client that finds the line full is told to come back. */
+/** Requests of one host that wait to be taken. When they are so many, who has the most of them is told to come back. */
 const waitingMax = 256;
 /** How long a request waits for a host to take it, and then for the answer, ms. */
 const takeTimeoutMs = 10_000;
@@ -32,7 +33,7 @@ export class BlockRequestFailed extends Error {
   }
 }
 
-interface Waiting extends TakenBlockRequest {
+interface Waiting extends TakenBlockRequest, InLine {
   readonly settle: (result: BlockAnswers[BlockRequest['kind']] | BlockRequestFailed) => void;
   readonly onTaken: () => void;
   /** The session that alone can open its data key; undefined without one. */
@@ -41,7 +42,7 @@ interface Waiting extends TakenBlockRequest {
 
 interface HostLine {
   session: { readonly id: string; readonly publicKey: Buffer } | undefined;
-  readonly waiting: Waiting[];
+  readonly waiting: FairLine<Waiting>;
   readonly taken: Map<string, Waiting>;
   /** Wakes a host that waits for requests, and requests that wait for a host. */
   news: PromiseWithResolvers<void>;
@@ -57,18 +58,17 @@ export class BlockBroker {
   async request<Kind extends BlockRequest['kind']>(
     hostId: string,
     request: Extract<BlockRequest, { kind: Kind }>,
-    options: { readonly dataKey?: Uint8Array; readonly cancelled: AbortSignal },
+    options: { readonly account: string; readonly dataKey?: Uint8Array; readonly cancelled: AbortSignal },
   ): Promise<BlockAnswers[Kind]> {
     const line = this.#line(hostId);
-    if (line.waiting.length >= waitingMax)
-      throw new BlockRequestFailed('TooMany', `${waitingMax} requests already wait for host '${hostId}'.`);
-    if (!options.dataKey) return this.#send(hostId, line, request, undefined, options.cancelled) as never;
+    makeRoom(line, options.account);
+    if (!options.dataKey) return this.#send(hostId, line, request, undefined, options) as never;
     if (!line.session) await either(line.news.promise, takeTimeoutMs, options.cancelled);
     if (!line.session) throw away(hostId);
     const { id, publicKey } = line.session;
     const context = 'snapshotId' in request ? request.snapshotId : '';
     const sealed = { ...request, dataKey: sealFor(publicKey, options.dataKey, context).toString('base64') };
-    return this.#send(hostId, line, sealed, id, options.cancelled) as never;
+    return this.#send(hostId, line, sealed, id, options) as never;
   }
 
   /** Requests for a host; waits up to `waitMs` while there are none. */
@@ -79,7 +79,7 @@ export class BlockBroker {
     if (line.waiting.length === 0) await either(line.news.promise, waitMs, cancelled);
     // A later process of the host has come meanwhile: what waits is for its key.
     if (line.session?.id !== input.sessionId || cancelled.aborted) return [];
-    const requests = line.waiting.splice(0, countToTake(line.waiting, input.max));
+    const requests = takeSome(line.waiting, input.max);
     if (line.waiting.length === 0) line.news = Promise.withResolvers();
     return requests.map((request) => {
       line.taken.set(request.requestId, request);
@@ -104,7 +104,7 @@ export class BlockBroker {
   #line(hostId: string): HostLine {
     let line = this.#lines.get(hostId);
     if (!line) {
-      line = { session: undefined, waiting: [], taken: new Map(), news: Promise.withResolvers() };
+      line = { session: undefined, waiting: new FairLine(), taken: new Map(), news: Promise.withResolvers() };
       this.#lines.set(hostId, line);
     }
     return line;
@@ -112,7 +112,7 @@ export class BlockBroker {
 
   /** A host's new process: nothing that an earlier one took, or that was sealed for it, can be answered any more. */
   #begin(line: HostLine, input: TakeBlockRequestsRequest): void {
-    const lost = [...line.taken.values(), ...line.waiting.filter(({ sealedFor }) => sealedFor !== undefined)];
+    const lost = [...line.taken.values(), ...[...line.waiting].filter(({ sealedFor }) => sealedFor !== undefined)];
     line.session = { id: input.sessionId, publicKey: Buffer.from(input.publicKey, 'base64') };
     line.news.resolve();
     line.news = Promise.withResolvers();
@@ -131,7 +131,13 @@ export class BlockBroker {
     }
   }
 
-  #send(hostId: string, line: HostLine, request: BlockRequest, sealedFor: string | undefined, cancelled: AbortSignal) {
+  #send(
+    hostId: string,
+    line: HostLine,
+    request: BlockRequest,
+    sealedFor: string | undefined,
+    { account, cancelled }: { readonly account: string; readonly cancelled: AbortSignal },
+  ) {
     return new Promise<BlockAnswers[BlockRequest['kind']]>((resolve, reject) => {
       const requestId = randomUUID();
       let timer = setTimeout(() => settle(away(hostId)), takeTimeoutMs);
@@ -140,8 +146,7 @@ export class BlockBroker {
         clearTimeout(timer);
         cancelled.removeEventListener('abort', stop);
         line.taken.delete(requestId);
-        const index = line.waiting.findIndex((one) => one.requestId === requestId);
-        if (index >= 0) line.waiting.splice(index, 1);
+        line.waiting.remove(waiting);
         if (result instanceof BlockRequestFailed) reject(result);
         else resolve(result);
       };
@@ -151,19 +156,30 @@ export class BlockBroker {
         timer = setTimeout(() => settle(late), answerTimeoutMs);
       };
       cancelled.addEventListener('abort', stop, { once: true });
-      line.waiting.push({ requestId, request, settle, onTaken, sealedFor });
+      const waiting: Waiting = { requestId, account, request, settle, onTaken, sealedFor };
+      line.waiting.push(waiting);
       line.news.resolve();
     });
   }
 }
 
-function countToTake(waiting: readonly Waiting[], max: number): number {
+/** @throws {BlockRequestFailed} when the line is full, and nobody in it has more than `account` */
+function makeRoom({ waiting }: HostLine, account: string): void {
+  if (waiting.length < waitingMax) return;
+  const tooMany = new BlockRequestFailed('TooMany', `As many requests wait for the host as may, ${waitingMax}.`);
+  const last = waiting.toMakeRoomFor(account);
+  if (!last) throw tooMany;
+  last.settle(tooMany);
+}
+
+function takeSome(waiting: FairLine<Waiting>, max: number): Waiting[] {
+  const taken: Waiting[] = [];
   let blocks = 0;
-  for (const [count, { request }] of waiting.entries()) {
-    if (count === max) return max;
-    if (request.kind === 'putBlock' && ++blocks > takenBlocksMax) return count;
+  for (let next = waiting.first(); next && taken.length < max; next = waiting.first()) {
+    if (next.request.kind === 'putBlock' && ++blocks > takenBlocksMax) break;
+    taken.push(waiting.shift()!);
   }
-  return waiting.length;
+  return taken;
 }
 
 function away(hostId: string): BlockRequestFailed {

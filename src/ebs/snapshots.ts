@@ -91,6 +91,7 @@ export async function askHost<Kind extends BlockRequest['kind']>(
         { httpStatus: 503 },
       );
     return await broker.request<Kind>(access.HostId, request, {
+      account: call.account,
       ...(access.DataKey ? { dataKey: access.DataKey } : {}),
       cancelled: call.cancelled,
     });
