@@ -37,6 +37,7 @@ function translated(error: AwsError): AwsError {
       return denied('DEPENDENCY_ACCESS_DENIED', error.message);
     case 'SnapshotLimitExceeded':
     case 'ConcurrentSnapshotLimitExceeded':
+    case 'PendingSnapshotLimitExceeded':
     case 'TagLimitExceeded':
       return new AwsError('ServiceQuotaExceededException', error.message, {
         httpStatus: 402,

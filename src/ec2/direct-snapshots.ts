@@ -24,6 +24,8 @@ import { anyHost } from './task-store.ts';
 
 const gib = 1024 ** 3;
 const minuteMs = 60_000;
+/** Snapshots that an account may have begun at a time, in all regions. Source: EBS quotas, "Pending snapshots per account". */
+const pendingMax = 100;
 /** What the API shows as the volume of a snapshot that was made from none. */
 export const noVolumeId = 'vol-ffffffff';
 
@@ -73,7 +75,8 @@ export interface BeginDirectSnapshotRequest {
 /**
  * Begins a snapshot whose blocks will be written: StartSnapshot's part in EC2. With a parent, encryption and data key are
  * the parent's, under the context of its volume; without, a new data key has the snapshot's own id for its context.
- * @throws {AwsError} InvalidSnapshot.NotFound, IncorrectState, InvalidParameterCombination, SnapshotLimitExceeded
+ * @throws {AwsError} InvalidSnapshot.NotFound, IncorrectState, InvalidParameterCombination, SnapshotLimitExceeded,
+ *   PendingSnapshotLimitExceeded
  * @throws {KeyUnusable}
  */
 export const beginDirectSnapshot = operation<BeginDirectSnapshotRequest, DirectSnapshot>({
@@ -85,6 +88,7 @@ export const beginDirectSnapshot = operation<BeginDirectSnapshotRequest, DirectS
   async handle(call, input) {
     const description = checkDescription(input.Description);
     const tags = validateTags(input.Tags ?? []);
+    await checkPending(call);
     const parent = input.ParentSnapshotId ? await findParent(call, input) : undefined;
     const hostId = await anyHost(call);
     if (hostId === undefined)
@@ -111,6 +115,22 @@ export const beginDirectSnapshot = operation<BeginDirectSnapshotRequest, DirectS
     return directView(call, snapshot, tags);
   },
 });
+
+/** @throws {AwsError} PendingSnapshotLimitExceeded */
+async function checkPending(call: Call): Promise<void> {
+  const { pending } = await tables(call)
+    .selectFrom('ec2_snapshots')
+    .select((select) => select.fn.countAll<number>().as('pending'))
+    .where('state', '=', 'pending')
+    .where('origin', '=', 'direct')
+    .where('account', '=', call.account)
+    .executeTakeFirstOrThrow();
+  if (Number(pending) >= pendingMax)
+    throw new AwsError(
+      'PendingSnapshotLimitExceeded',
+      `The account has ${pending} snapshots that were begun with StartSnapshot and are not completed, as many as it can have.`,
+    );
+}
 
 async function findParent(call: Call, input: BeginDirectSnapshotRequest): Promise<SnapshotRow> {
   const parent = await findOwnSnapshot(call, checkSnapshotId(input.ParentSnapshotId));
