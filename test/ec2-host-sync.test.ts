@@ -114,6 +114,21 @@ describe('Sync', () => {
     await attaching;
   });
 
+  test('a host from before snapshots, which has not been restarted yet, opens volumes as well', async () => {
+    const host = newHost();
+    await host.sync();
+    const instance = await newInstance();
+    const attaching = attach(await newVolume({ Encrypted: true }), instance);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const { credentials } = await host.sync();
+    expect(credentials).toMatchObject([{ instanceId: instance }]);
+    const held = [{ instanceId: instance, expiration: credentials[0]!.expiration }];
+    expect((await host.sync({ credentials: held as never })).credentials).toEqual([]);
+    host.obey(await host.sync());
+    await host.sync();
+    await attaching;
+  });
+
   test.each([
     ['no list', { attachments: 'x' }],
     ['no zones', { zones: 5 }],

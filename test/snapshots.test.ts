@@ -264,12 +264,15 @@ describe('hosts and their block store', () => {
   test('the first that a host has is the installation’s; a host with another gets no work on snapshots', async () => {
     const other = new FakeHost(world, { hostId: 'other', blockStoreId: 'store-2' });
     const silent = new FakeHost(world, { hostId: 'silent', blockStoreId: null });
+    const old = new FakeHost(world, { hostId: 'old', blockStoreId: null });
     await other.catchUp();
     await silent.catchUp();
+    await old.sync({ blockStore: undefined });
     expect(await stores()).toEqual({
       local: null,
       other: expect.stringContaining('store-2'),
       silent: expect.stringContaining('has not said yet'),
+      old: expect.stringContaining('is to be restarted'),
     });
     await host.stop();
     world.clock.advance(61_000);

@@ -61,6 +61,8 @@ export interface AttachmentError {
 
 export interface HeldCredentials {
   readonly sessionName: string;
+  /** What hosts from before snapshots say instead. */
+  readonly instanceId?: string;
   /** ISO 8601, as handed out. */
   readonly expiration: string;
 }
@@ -166,6 +168,8 @@ export interface VolumeEncryption {
 export interface InfrastructureCredentials {
   /** The id of the instance whose volumes are opened with them, or of the volume or snapshot that a task is about. */
   readonly sessionName: string;
+  /** The same, for hosts from before snapshots, which know it by this name: they go on opening volumes until they restart. */
+  readonly instanceId?: string;
   readonly account: string;
   readonly region: string;
   readonly accessKeyId: string;

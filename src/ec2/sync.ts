@@ -307,7 +307,9 @@ function desiredAttachment(attachment: AttachmentRow, volume: VolumeRow): Desire
  * last.
  */
 async function credentialsFor(call: Call, desired: Desired, input: SyncRequest): Promise<InfrastructureCredentials[]> {
-  const held = new Map(input.credentials.map(({ sessionName, expiration }) => [sessionName, Date.parse(expiration)]));
+  const held = new Map(
+    input.credentials.map((each) => [each.sessionName ?? each.instanceId, Date.parse(each.expiration)] as const),
+  );
   const needed = new Map<string, { account: string; region: string }>();
   for (const { attachment, volume } of desired.attachments)
     if (volume.encrypted === 1 && attachment.desired === 'attached' && attachment.observed !== 'attached')
@@ -328,6 +330,7 @@ async function credentialsFor(call: Call, desired: Desired, input: SyncRequest):
     });
     credentials.push({
       sessionName,
+      instanceId: sessionName,
       account,
       region,
       accessKeyId: session.AccessKeyId,

@@ -93,7 +93,10 @@ export async function noteBlockStore(call: Call, blockStoreId: string): Promise<
 
 /** Why a host gets no work on snapshots, or undefined when it does. */
 export function blockStoreProblem(host: HostRow, store: string | undefined): string | undefined {
-  if (host.block_store_id === null) return 'it has not said yet which block store it reaches, or can not read it';
+  if (host.block_store_id === null)
+    return host.block_store === null
+      ? 'it runs an earlier version of Coffer, and is to be restarted'
+      : "it has not said yet which block store it reaches, or can't read it";
   if (host.block_store_id === store) return undefined;
   return `it reaches the block store ${host.block_store_id}, and the installation's is ${store}: snapshots of one are not in the other`;
 }

@@ -200,6 +200,7 @@ export class FakeHost {
         sequence: ++this.#sequence,
         dataDir: '/srv/coffer',
         hostVersion: 'test',
+        blockStore: { location: '/srv/coffer/snapshots' },
         attachments: [...this.#held.values()],
         instances: this.#instances,
         tasks: this.#tasks,
