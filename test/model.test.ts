@@ -1,0 +1,24 @@
+/**
+ * A real server and its host, driven at random, against a model in memory: what every volume and every snapshot reads, whatever
+ * is written, trimmed, snapshotted, copied, restored, grown, detached, deleted or killed meanwhile.
+ *
+ * COFFER_MODEL_SEED repeats a run (as far as processes can be made to), COFFER_MODEL_STEPS or COFFER_MODEL_MINUTES make it
+ * as long as you like, COFFER_MODEL_LOG names a file for all steps, COFFER_MODEL_KEEP leaves the server and its data.
+ */
+import { expect, test } from 'vitest';
+import { runModel } from './support/model/run.ts';
+
+const seed = Number(process.env.COFFER_MODEL_SEED ?? Math.floor(Math.random() * 2 ** 31));
+const minutes = Number(process.env.COFFER_MODEL_MINUTES ?? (process.env.COFFER_MODEL_STEPS ? 24 * 60 : 0.8));
+const stepsMax = Number(process.env.COFFER_MODEL_STEPS ?? Number.POSITIVE_INFINITY);
+
+test(
+  `volumes and snapshots read what the model says (COFFER_MODEL_SEED=${seed})`,
+  async () => {
+    console.log(`COFFER_MODEL_SEED=${seed}`);
+    const counts = await runModel({ seed, stepsMax, msMax: minutes * 60_000 });
+    console.log([...counts].map(([what, count]) => `${what} ${count}`).join(', '));
+    expect(counts.get('io')).toBeGreaterThan(0);
+  },
+  minutes * 60_000 + 600_000,
+);

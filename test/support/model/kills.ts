@@ -1,0 +1,146 @@
+/** kill -9 of the control plane, the host or both, in the middle of things; and keys that can't be used for a while. */
+import {
+  DeleteSnapshotCommand,
+  DeleteVolumeCommand,
+  DescribeSnapshotsCommand,
+  DescribeVolumesCommand,
+  DetachVolumeCommand,
+} from '@aws-sdk/client-ec2';
+import { DisableKeyCommand, EnableKeyCommand } from '@aws-sdk/client-kms';
+import { Disconnected } from './connection.ts';
+import { copySnapshot, createSnapshot, createSnapshots, deleteSnapshot } from './snapshots.ts';
+import { burst, Traffic } from './traffic.ts';
+import { upload } from './uploads.ts';
+import { attach, copyVolume, createVolume, deleteVolume, describeVolume, detach, grow } from './volumes.ts';
+import { abroad, gib, home, type ModelWorld, pause, waitFor } from './world.ts';
+
+type Step = (world: ModelWorld) => Promise<void>;
+/** What may be under way when something is killed. */
+const interrupted: readonly Step[] = [
+  createSnapshot,
+  createSnapshot,
+  createSnapshots,
+  deleteSnapshot,
+  createVolume,
+  copySnapshot,
+  copyVolume,
+  deleteVolume,
+  attach,
+  detach,
+  grow,
+  upload,
+];
+
+export async function killSomething(world: ModelWorld): Promise<void> {
+  const { random } = world;
+  const part = random.weighted([
+    [5, 'host' as const],
+    [3, 'control plane' as const],
+    [2, 'both' as const],
+  ]);
+  const volumes = [...world.volumes.values()].filter(({ attached }) => attached.length > 0);
+  const traffic = random.oneIn(2) ? await Traffic.begin(world, random.shuffle(volumes).slice(0, 2), 3) : undefined;
+  const step = random.oneIn(3) ? undefined : random.pick(interrupted);
+  world.isKilling = true;
+  const call = step?.(world).catch((error) => {
+    const { message } = error as Error;
+    world.note(`interrupted: ${message}`);
+    return error as Error;
+  });
+  await pause(random.below(60));
+  await world.kill(part);
+  if (part === 'control plane' && !traffic && random.oneIn(2)) {
+    // A host without its control plane goes on.
+    const volume = volumes.find((one) => one.attached.every(({ connection }) => connection?.isOpen));
+    if (volume && world.volumes.has(volume.id) && world.usable(volume).length > 0)
+      await burst(world, volume, 20).catch(ignoreGone);
+  }
+  await traffic?.end();
+  await world.restart();
+  const failure = await call;
+  world.isKilling = false;
+  if (failure && !isOfKill(failure)) throw failure;
+  world.dropConnections();
+  await reconcile(world);
+}
+
+function ignoreGone(error: Error): void {
+  if (!(error instanceof Disconnected)) throw error;
+}
+
+/** What a call may say that was under way. */
+function isOfKill({ message, name }: Error): boolean {
+  return (
+    /ECONNRESET|ECONNREFUSED|EPIPE|socket hang up|No host|could not fix|not connected|connection is gone|cancelled/i.test(
+      message,
+    ) ||
+    name === 'Disconnected' ||
+    /Unavailable|TimeoutError|ServiceUnavailable|InternalServer/.test(name)
+  );
+}
+
+/** Compares the lists of what there is; what came of calls that were not answered is taken back. */
+export async function reconcile(world: ModelWorld): Promise<void> {
+  for (const region of [home, abroad]) {
+    const { Snapshots } = await world.retried(() =>
+      world.ec2(region).send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] })),
+    );
+    const found = new Set(Snapshots!.map(({ SnapshotId }) => SnapshotId!));
+    for (const { id, region: where } of world.snapshots.values())
+      if (where === region && !found.has(id)) throw new Error(`${id} is gone`);
+    for (const id of found) {
+      if (world.snapshots.has(id) || world.uploads.has(id)) continue;
+      world.note(`delete ${id}, which nobody was told of`);
+      await world.retried(() => world.ec2(region).send(new DeleteSnapshotCommand({ SnapshotId: id })));
+    }
+  }
+  const { Volumes } = await world.retried(() => world.ec2().send(new DescribeVolumesCommand({})));
+  const found = new Map(Volumes!.map((volume) => [volume.VolumeId!, volume]));
+  for (const { id, contents, attached } of world.volumes.values()) {
+    const volume = found.get(id);
+    if (!volume || volume.State === 'deleting') throw new Error(`${id} is gone`);
+    if (volume.Size! * gib > contents.sizeBytes) contents.grow(volume.Size! * gib);
+    if (volume.Size! * gib !== contents.sizeBytes) throw new Error(`${id} has ${volume.Size} GiB`);
+    for (const one of volume.Attachments ?? []) {
+      if (attached.some(({ instanceId }) => instanceId === one.InstanceId)) continue;
+      await detachUnknown(world, id, one.InstanceId!, one.State!);
+    }
+    for (const { instanceId } of attached)
+      if (!volume.Attachments?.some(({ InstanceId }) => InstanceId === instanceId))
+        throw new Error(`${id} is not attached to ${instanceId} any more`);
+  }
+  for (const [id, { State }] of found) {
+    if (world.volumes.has(id) || State === 'deleting') continue;
+    world.note(`delete ${id}, which nobody was told of`);
+    await waitFor(`${id} to be made`, async () => (await describeVolume(world, id))?.State !== 'creating');
+    if (await describeVolume(world, id))
+      await world.retried(() => world.ec2().send(new DeleteVolumeCommand({ VolumeId: id })));
+  }
+}
+
+async function detachUnknown(world: ModelWorld, id: string, instanceId: string, state: string): Promise<void> {
+  world.note(`detach ${id} from ${instanceId}, which nobody was told of (${state})`);
+  if (state !== 'detaching')
+    await world.retried(() => world.ec2().send(new DetachVolumeCommand({ VolumeId: id, InstanceId: instanceId })));
+  await waitFor(`${id} to be detached from ${instanceId}`, async () => {
+    const attachments = (await describeVolume(world, id))?.Attachments ?? [];
+    return !attachments.some((one) => one.InstanceId === instanceId);
+  });
+}
+
+/** Disables a key, or enables the one that is disabled. What is at work under it goes on, or goes on later. */
+export async function disableOrEnable(world: ModelWorld): Promise<void> {
+  if (world.disabled.size > 0) return enableAll(world);
+  const key = world.random.pick(world.keys);
+  world.note(`disable ${key}`);
+  await world.retried(() => world.kms.send(new DisableKeyCommand({ KeyId: key })));
+  world.disabled.add(key);
+}
+
+export async function enableAll(world: ModelWorld): Promise<void> {
+  for (const key of world.disabled) {
+    world.note(`enable ${key}`);
+    await world.retried(() => world.kms.send(new EnableKeyCommand({ KeyId: key })));
+    world.disabled.delete(key);
+  }
+}

@@ -1,0 +1,179 @@
+/** A run of the model: random steps, then the end, where everything is looked at and put away. */
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { checkStore, isFine } from '../../../src/blocks/check.ts';
+import { openStore } from '../../../src/blocks/open-store.ts';
+import { disableOrEnable, enableAll, killSomething, reconcile } from './kills.ts';
+import {
+  completed,
+  copySnapshot,
+  createSnapshot,
+  createSnapshots,
+  deleteSnapshot,
+  readSnapshot,
+  readSomeSnapshot,
+  removeSnapshot,
+} from './snapshots.ts';
+import { burst, readVolume } from './traffic.ts';
+import { complete, upload } from './uploads.ts';
+import {
+  attach,
+  attachTo,
+  copyVolume,
+  createVolume,
+  deleteVolume,
+  detach,
+  detachFrom,
+  grow,
+  removeVolume,
+  runInstance,
+  stopOrStart,
+} from './volumes.ts';
+import { ModelWorld, waitFor } from './world.ts';
+
+const instances = 3;
+
+type Step = readonly [weight: number, step: (world: ModelWorld) => Promise<void>];
+const steps: readonly Step[] = [
+  [40, io],
+  [14, readSomeVolume],
+  [18, createSnapshot],
+  [5, createSnapshots],
+  [11, deleteSnapshot],
+  [7, readSomeSnapshot],
+  [7, copySnapshot],
+  [10, createVolume],
+  [4, copyVolume],
+  [4, deleteVolume],
+  [14, attach],
+  [7, detach],
+  [3, grow],
+  [2, stopOrStart],
+  [8, upload],
+  [2, disableOrEnable],
+  [3, killSomething],
+];
+
+async function io(world: ModelWorld): Promise<void> {
+  const volumes = [...world.volumes.values()].filter((volume) => world.usable(volume).length > 0);
+  if (volumes.length === 0) return attach(world);
+  await burst(world, world.random.pick(volumes), 10 + world.random.below(60));
+}
+
+async function readSomeVolume(world: ModelWorld): Promise<void> {
+  const volumes = [...world.volumes.values()].filter((volume) => world.usable(volume).length > 0);
+  if (volumes.length > 0) await readVolume(world, world.random.pick(volumes));
+}
+
+export interface RunOptions {
+  readonly seed: number;
+  /** Requests and calls. */
+  readonly stepsMax: number;
+  readonly msMax: number;
+}
+
+/** @returns what was done, how often. @throws with the seed and the last steps */
+export async function runModel({ seed, stepsMax, msMax }: RunOptions): Promise<ReadonlyMap<string, number>> {
+  const world = await ModelWorld.create(seed);
+  const startedAt = Date.now();
+  try {
+    for (let count = 0; count < instances; count++) await runInstance(world);
+    for (let count = 0; count < 3; count++) {
+      await createVolume(world);
+      await attach(world);
+    }
+    let calls = 0;
+    while (world.steps < stepsMax && Date.now() - startedAt < msMax) {
+      const step = world.random.weighted(steps);
+      world.count(step.name);
+      await step(world);
+      if (world.disabled.size > 0 && world.random.oneIn(8)) await enableAll(world);
+      if (++calls % 400 === 0) await lookAtAll(world);
+    }
+    await lookAtAll(world);
+    await putAway(world);
+  } catch (error) {
+    const { stack } = error as Error;
+    const log = process.env.COFFER_MODEL_KEEP ? `\n(data in ${world.server.dataDir})` : '';
+    // Without the cause, which may drag along all of a connection's state.
+    throw new Error(
+      `COFFER_MODEL_SEED=${seed}, step ${world.steps}: ${stack}${log}\n${world.hostLog}\nLast steps:\n${world.history}`,
+    );
+  } finally {
+    await world.end();
+  }
+  return world.counts;
+}
+
+/** Reads every volume and every snapshot, and walks the store. */
+async function lookAtAll(world: ModelWorld): Promise<void> {
+  world.note('look at everything');
+  await enableAll(world);
+  await reconcile(world);
+  for (const snapshot of world.snapshots.values()) {
+    await completed(world, snapshot);
+    await readSnapshot(world, snapshot, Number.POSITIVE_INFINITY);
+  }
+  for (const instance of world.instances) if (!instance.isRunning) await stopOrStart(world);
+  for (const volume of world.volumes.values()) {
+    if (volume.attached.length === 0) {
+      await attachTo(world, volume, world.instances[0]!.id);
+      await readVolume(world, volume);
+      await detachFrom(world, volume, volume.attached[0]!);
+    } else await readVolume(world, volume);
+  }
+  await storeIsFine(world);
+}
+
+/** The store has what its manifests name, and, when all work is done, nothing else. */
+async function storeIsFine(world: ModelWorld): Promise<void> {
+  const store = await openStore(join(world.server.dataDir, 'snapshots'), { create: false });
+  const allOld = () => Date.now() + 2 * 3600_000;
+  const uploads = [...world.uploads.keys()].sort().join(' ');
+  let report: Awaited<ReturnType<typeof checkStore>> | undefined;
+  try {
+    await waitFor(
+      'the store to have nothing that nothing refers to',
+      async () => {
+        report = await checkStore(store, { now: allOld });
+        if (report.damagedManifests.length > 0 || report.problemCount > 0) throw new Error(JSON.stringify(report));
+        return isFine(report) && report.beingFreed.length === 0 && [...report.beingMade].sort().join(' ') === uploads;
+      },
+      60_000,
+    );
+  } catch (error) {
+    throw new Error(`${(error as Error).message}: ${JSON.stringify(report)}`);
+  } finally {
+    store.close();
+  }
+}
+
+/** Deletes everything; nothing may be left of it. */
+async function putAway(world: ModelWorld): Promise<void> {
+  world.note('delete everything');
+  for (const one of world.uploads.values()) await complete(world, one);
+  for (const volume of [...world.volumes.values()]) {
+    for (const attached of volume.attached) await detachFrom(world, volume, attached);
+    await removeVolume(world, volume);
+  }
+  for (const snapshot of world.random.shuffle([...world.snapshots.values()])) await removeSnapshot(world, snapshot);
+  const { dataDir } = world.server;
+  const left = () => [
+    ...filesIn(join(dataDir, 'volumes')),
+    ...filesIn(join(dataDir, 'tasks')),
+    ...['blocks', 'manifests', 'marks', 'freeing'].flatMap((name) => filesIn(join(dataDir, 'snapshots', name))),
+  ];
+  await waitFor('all files to be gone', async () => left().length === 0, 60_000).catch((error) => {
+    throw new Error(`${error.message}: ${left().join(' ')}`);
+  });
+}
+
+function filesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory, { recursive: true, withFileTypes: true })
+      .filter((entry) => !entry.isDirectory())
+      .map((entry) => join(entry.parentPath, entry.name));
+  } catch {
+    return [];
+  }
+}

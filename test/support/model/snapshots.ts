@@ -1,0 +1,200 @@
+/** Steps on snapshots: made while volumes are written to, copied, deleted, read block by block. */
+import { hash } from 'node:crypto';
+import { EBSClient, GetSnapshotBlockCommand, ListSnapshotBlocksCommand } from '@aws-sdk/client-ebs';
+import {
+  CopySnapshotCommand,
+  CreateSnapshotCommand,
+  CreateSnapshotsCommand,
+  DeleteSnapshotCommand,
+  DescribeSnapshotsCommand,
+} from '@aws-sdk/client-ec2';
+import type { Contents } from './contents.ts';
+import { blockBytes } from './contents.ts';
+import { contentsAtPoint, Traffic } from './traffic.ts';
+import { abroad, home, type ModelSnapshot, type ModelVolume, type ModelWorld, pause, waitFor } from './world.ts';
+
+const snapshotsMax = 24;
+const limitError = 'ConcurrentSnapshotLimitExceeded';
+
+/** Looks whether a snapshot is completed. @throws when it has failed */
+async function isCompleted(world: ModelWorld, snapshot: ModelSnapshot): Promise<boolean> {
+  if (snapshot.isCompleted) return true;
+  const { Snapshots } = await world.retried(() =>
+    world.ec2(snapshot.region).send(new DescribeSnapshotsCommand({ SnapshotIds: [snapshot.id] })),
+  );
+  const { State, StateMessage } = Snapshots![0]!;
+  if (State === 'error') throw new Error(`${snapshot.id} has failed: ${StateMessage}`);
+  snapshot.isCompleted = State === 'completed';
+  return snapshot.isCompleted;
+}
+
+export async function completed(world: ModelWorld, snapshot: ModelSnapshot): Promise<void> {
+  await waitFor(`${snapshot.id} to be completed`, () => isCompleted(world, snapshot), 90_000);
+}
+
+/** A completed snapshot under a key that can be used; some other steps wait for it. */
+export async function snapshotToUse(world: ModelWorld, regions = [home]): Promise<ModelSnapshot | undefined> {
+  const usable = [...world.snapshots.values()].filter(
+    ({ region, key }) => regions.includes(region) && (key === undefined || !world.disabled.has(key)),
+  );
+  if (usable.length === 0) return undefined;
+  // Mostly one of the last, which may be under way.
+  const snapshot = world.random.oneIn(2) ? usable.at(-1)! : world.random.pick(usable);
+  if (await isCompleted(world, snapshot)) return snapshot;
+  // While a key is disabled it may have to wait for that.
+  if (world.disabled.size > 0) return undefined;
+  await completed(world, snapshot);
+  return snapshot;
+}
+
+function add(
+  world: ModelWorld,
+  id: string,
+  { key, hot }: Pick<ModelSnapshot, 'key' | 'hot'>,
+  contents: Contents,
+  more: Partial<ModelSnapshot> = {},
+): void {
+  world.snapshots.set(id, { id, region: home, volumeId: undefined, contents, key, hot, isCompleted: false, ...more });
+}
+
+export async function createSnapshot(world: ModelWorld): Promise<void> {
+  if (world.snapshots.size >= snapshotsMax) return deleteSnapshot(world);
+  const { random } = world;
+  if (world.volumes.size === 0) return;
+  const volume = random.pick([...world.volumes.values()]);
+  const others = [...world.volumes.values()].filter(() => random.oneIn(3));
+  const traffic = await Traffic.begin(
+    world,
+    random.oneIn(4) ? [] : [volume, ...others.filter((other) => other !== volume)],
+  );
+  try {
+    await pause(random.below(8));
+    const before = volume.contents.clone();
+    const changes = traffic.changesFromNow();
+    world.note(`snapshot of ${volume.id}`);
+    const { SnapshotId } = await world.ec2().send(new CreateSnapshotCommand({ VolumeId: volume.id }));
+    const made = changes();
+    world.note(`it is ${SnapshotId}`);
+    add(world, SnapshotId!, volume, contentsAtPoint(before, volume, made), { volumeId: volume.id });
+    await pause(random.below(5));
+  } catch (error) {
+    if (!isRefusedForNow(error)) throw error;
+    world.note(`refused: ${(error as Error).message}`);
+  } finally {
+    await traffic.end();
+  }
+}
+
+export async function createSnapshots(world: ModelWorld): Promise<void> {
+  const { random } = world;
+  const instance = random.pick(world.instances);
+  const members = [...world.volumes.values()].filter(({ attached }) =>
+    attached.some(({ instanceId }) => instanceId === instance.id),
+  );
+  if (members.length === 0 || world.snapshots.size + members.length > snapshotsMax) return deleteSnapshot(world);
+  const traffic = await Traffic.begin(world, members, 3);
+  try {
+    await pause(random.below(8));
+    const before = new Map<string, Contents>(members.map(({ id, contents }) => [id, contents.clone()]));
+    const changes = traffic.changesFromNow();
+    world.note(`snapshots of ${members.map(({ id }) => id).join(' ')}`);
+    const { Snapshots } = await world
+      .ec2()
+      .send(new CreateSnapshotsCommand({ InstanceSpecification: { InstanceId: instance.id } }));
+    const made = changes();
+    for (const volume of members) {
+      const { SnapshotId } = Snapshots!.find(({ VolumeId }) => VolumeId === volume.id)!;
+      world.note(`that of ${volume.id} is ${SnapshotId}`);
+      const contents = contentsAtPoint(before.get(volume.id)!, volume, made);
+      add(world, SnapshotId!, volume, contents, { volumeId: volume.id });
+    }
+    await pause(random.below(5));
+  } catch (error) {
+    if (!isRefusedForNow(error)) throw error;
+    world.note(`refused: ${(error as Error).message}`);
+  } finally {
+    await traffic.end();
+  }
+}
+
+/** Too many are pending, the volume is still being made, or no host is there (any more, or again). */
+function isRefusedForNow(error: unknown): boolean {
+  const { name, message } = error as Error;
+  return name === limitError || (name === 'IncorrectState' && /No host|'creating' state/.test(message));
+}
+
+export async function deleteSnapshot(world: ModelWorld): Promise<void> {
+  if (world.snapshots.size === 0) return;
+  const all = [...world.snapshots.values()];
+  await removeSnapshot(world, world.random.oneIn(3) ? all.at(-1)! : world.random.pick(all));
+}
+
+export async function removeSnapshot(world: ModelWorld, { id, region }: ModelSnapshot): Promise<void> {
+  world.note(`delete ${id}`);
+  world.snapshots.delete(id);
+  await world.retried(() => world.ec2(region).send(new DeleteSnapshotCommand({ SnapshotId: id })));
+}
+
+export async function copySnapshot(world: ModelWorld): Promise<void> {
+  if (world.snapshots.size >= snapshotsMax) return deleteSnapshot(world);
+  const { random } = world;
+  const source = await snapshotToUse(world, [home, abroad]);
+  if (!source) return;
+  const region = random.oneIn(3) ? abroad : home;
+  const keys = (region === home ? world.keys : world.keysAbroad).filter((one) => !world.disabled.has(one));
+  const isAcross = region !== source.region;
+  // Encryption can't be taken away. Across regions a copy needs a key that is named here.
+  const key = random.oneIn(2) || (isAcross && source.key !== undefined) ? random.pick(keys) : undefined;
+  world.note(`copy ${source.id} to ${region} under ${key ?? 'no other key'}`);
+  const { SnapshotId } = await world.retried(() =>
+    world.ec2(region).send(
+      new CopySnapshotCommand({
+        SourceRegion: source.region,
+        SourceSnapshotId: source.id,
+        ...(key ? { Encrypted: true, KmsKeyId: key } : {}),
+      }),
+    ),
+  );
+  world.note(`the copy is ${SnapshotId}`);
+  add(world, SnapshotId!, { key: key ?? source.key, hot: source.hot }, source.contents.clone(), { region });
+}
+
+/** Reads blocks of a snapshot: all of them, or a few. */
+export async function readSnapshot(world: ModelWorld, snapshot: ModelSnapshot, blocksMax: number): Promise<void> {
+  const { id, contents, region } = snapshot;
+  const ebs = () => world.client(EBSClient, region);
+  world.note(`read ${blocksMax === Number.POSITIVE_INFINITY ? 'all' : blocksMax} blocks of ${id}`);
+  const blocks = new Map<number, string>();
+  let NextToken: string | undefined;
+  do {
+    const page = await world.retried(() =>
+      ebs().send(new ListSnapshotBlocksCommand({ SnapshotId: id, NextToken, MaxResults: 1000 })),
+    );
+    for (const { BlockIndex, BlockToken } of page.Blocks ?? []) blocks.set(BlockIndex!, BlockToken!);
+    NextToken = page.NextToken;
+  } while (NextToken);
+  const touched = contents.touchedBlocks();
+  for (const index of blocks.keys())
+    if (!touched.includes(index)) throw new Error(`${id} has block ${index}, which was never written`);
+  const chosen = touched.length <= blocksMax ? touched : world.random.shuffle(touched).slice(0, blocksMax);
+  for (const index of chosen) {
+    world.count('snapshot blocks read');
+    const BlockToken = blocks.get(index);
+    if (BlockToken === undefined) {
+      contents.check(index * blockBytes, Buffer.alloc(blockBytes), `${id}, block ${index} absent`);
+      continue;
+    }
+    const answer = await world.retried(() =>
+      ebs().send(new GetSnapshotBlockCommand({ SnapshotId: id, BlockIndex: index, BlockToken })),
+    );
+    const bytes = Buffer.from(await answer.BlockData!.transformToByteArray());
+    if (hash('sha256', bytes, 'base64') !== answer.Checksum)
+      throw new Error(`${id}: block ${index} has a wrong checksum`);
+    contents.check(index * blockBytes, bytes, id);
+  }
+}
+
+export async function readSomeSnapshot(world: ModelWorld): Promise<void> {
+  const snapshot = await snapshotToUse(world, [home, abroad]);
+  if (snapshot) await readSnapshot(world, snapshot, world.random.oneIn(3) ? Number.POSITIVE_INFINITY : 3);
+}

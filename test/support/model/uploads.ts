@@ -1,0 +1,98 @@
+/** Snapshots that are written block by block through the EBS direct APIs, with a parent or without. */
+import { hash } from 'node:crypto';
+import { CompleteSnapshotCommand, PutSnapshotBlockCommand, StartSnapshotCommand } from '@aws-sdk/client-ebs';
+import { DeleteSnapshotCommand } from '@aws-sdk/client-ec2';
+import { aggregate } from '../../../src/cli/transfer/import.ts';
+import { blockBytes, Contents, fillFromWrite } from './contents.ts';
+import { snapshotToUse } from './snapshots.ts';
+import { gib, home, type ModelUpload, type ModelWorld } from './world.ts';
+
+const uploadsMax = 2;
+
+export async function upload(world: ModelWorld): Promise<void> {
+  const { random } = world;
+  const [first] = world.uploads.values();
+  if (!first || (world.uploads.size < uploadsMax && random.oneIn(4))) return start(world);
+  if (random.oneIn(12)) return abandon(world, first);
+  await putSome(world, first);
+  if (random.oneIn(2)) await complete(world, first);
+}
+
+async function start(world: ModelWorld): Promise<void> {
+  const { random } = world;
+  const parent = random.oneIn(3) ? undefined : await snapshotToUse(world);
+  const usable = world.keys.filter((one) => !world.disabled.has(one));
+  const key = parent ? parent.key : random.oneIn(2) ? random.pick(usable) : undefined;
+  const contents = parent?.contents.clone() ?? new Contents(gib);
+  world.note(`start a snapshot of ${parent?.id ?? 'nothing'} under ${key ?? 'no key'}`);
+  const { SnapshotId } = await world.retried(() =>
+    world.ebs.send(
+      new StartSnapshotCommand({
+        VolumeSize: contents.sizeBytes / gib,
+        ...(parent ? { ParentSnapshotId: parent.id } : key ? { Encrypted: true, KmsKeyArn: key } : {}),
+      }),
+    ),
+  );
+  world.note(`it is ${SnapshotId}`);
+  world.uploads.set(SnapshotId!, { id: SnapshotId!, contents, key, digests: new Map() });
+}
+
+/** Puts some blocks, a few at a time; one that fails because something is killed is put again. */
+async function putSome(world: ModelWorld, { id, contents, key, digests }: ModelUpload): Promise<void> {
+  if (key !== undefined && world.disabled.has(key)) return;
+  const { random } = world;
+  const blocks = new Set<number>();
+  const all = contents.sizeBytes / blockBytes;
+  for (let count = 1 + random.below(6); count > 0; count--)
+    blocks.add(random.pick([random.below(4), all - 1 - random.below(2), random.below(all)]));
+  await Promise.all(
+    [...blocks].map(async (index) => {
+      const write = world.nextWrite();
+      const data = Buffer.alloc(blockBytes);
+      const offset = index * blockBytes;
+      fillFromWrite(data, write, offset);
+      const Checksum = hash('sha256', data, 'base64');
+      world.note(`put block ${index} of ${id} (${write})`);
+      world.count('snapshot blocks written');
+      await world.retried(() =>
+        world.ebs.send(
+          new PutSnapshotBlockCommand({
+            SnapshotId: id,
+            BlockIndex: index,
+            BlockData: data,
+            DataLength: blockBytes,
+            Checksum,
+            ChecksumAlgorithm: 'SHA256',
+          }),
+        ),
+      );
+      contents.apply({ kind: 'write', offset, length: blockBytes, write }, true);
+      digests.set(index, Checksum);
+    }),
+  );
+}
+
+export async function complete(world: ModelWorld, { id, contents, key, digests }: ModelUpload): Promise<void> {
+  if (key !== undefined && world.disabled.has(key)) return;
+  world.note(`complete ${id}`);
+  await world.retried(() =>
+    world.ebs.send(
+      new CompleteSnapshotCommand({
+        SnapshotId: id,
+        ChangedBlocksCount: digests.size,
+        Checksum: aggregate(digests),
+        ChecksumAlgorithm: 'SHA256',
+        ChecksumAggregationMethod: 'LINEAR',
+      }),
+    ),
+  );
+  world.uploads.delete(id);
+  const hot = [...digests.keys()].slice(0, 3);
+  world.snapshots.set(id, { id, region: home, volumeId: undefined, contents, key, hot, isCompleted: true });
+}
+
+async function abandon(world: ModelWorld, { id }: ModelUpload): Promise<void> {
+  world.note(`give up ${id}`);
+  world.uploads.delete(id);
+  await world.retried(() => world.ec2().send(new DeleteSnapshotCommand({ SnapshotId: id })));
+}

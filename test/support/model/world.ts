@@ -1,0 +1,248 @@
+/**
+ * The real server that the model is compared with, and the model: what there is, and what each volume and snapshot shall
+ * read.
+ */
+import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { EBSClient } from '@aws-sdk/client-ebs';
+import { EC2Client } from '@aws-sdk/client-ec2';
+import { CreateKeyCommand, KMSClient } from '@aws-sdk/client-kms';
+import { Random } from '../fuzz/random.ts';
+import { type Part, startServer, type TestServer } from '../server.ts';
+import { Connection } from './connection.ts';
+import type { Contents } from './contents.ts';
+
+export const gib = 1024 ** 3;
+export const home = 'us-east-1';
+export const abroad = 'eu-west-1';
+export const zone = 'us-east-1a';
+
+export interface Attached {
+  readonly instanceId: string;
+  readonly device: string;
+  connection: Connection | undefined;
+}
+
+export interface ModelVolume {
+  readonly id: string;
+  readonly contents: Contents;
+  /** ARN; undefined: not encrypted. */
+  readonly key: string | undefined;
+  readonly isShared: boolean;
+  /** Blocks around which it is written. */
+  readonly hot: number[];
+  attached: Attached[];
+  modifications: number;
+}
+
+export interface ModelSnapshot {
+  readonly id: string;
+  readonly volumeId: string | undefined;
+  readonly region: string;
+  readonly contents: Contents;
+  readonly key: string | undefined;
+  /** Blocks that volumes made of it go on writing around. */
+  readonly hot: readonly number[];
+  isCompleted: boolean;
+}
+
+/** A snapshot that is written from outside. */
+export interface ModelUpload {
+  readonly id: string;
+  readonly contents: Contents;
+  readonly key: string | undefined;
+  readonly digests: Map<number, string>;
+}
+
+export interface ModelInstance {
+  readonly id: string;
+  isRunning: boolean;
+}
+
+/** An error that says that something is not there at the moment, as after a kill. */
+const transient =
+  /No host|not connected|could not fix the point in time|ECONNRESET|ECONNREFUSED|EPIPE|socket hang up|no host/i;
+
+export class ModelWorld {
+  readonly server: TestServer;
+  readonly random: Random;
+  readonly seed: number;
+  readonly volumes = new Map<string, ModelVolume>();
+  readonly snapshots = new Map<string, ModelSnapshot>();
+  readonly uploads = new Map<string, ModelUpload>();
+  readonly instances: ModelInstance[] = [];
+  keys: string[] = [];
+  keysAbroad: string[] = [];
+  /** Keys that are disabled now. */
+  readonly disabled = new Set<string>();
+  steps = 0;
+  writes = 0;
+  readonly counts = new Map<string, number>();
+  readonly #history: string[] = [];
+  readonly #log = process.env.COFFER_MODEL_LOG;
+  #clients = new Map<string, unknown>();
+  #killedAt = 0;
+  #isDown = false;
+  /** Something is about to be killed: calls that fail then are not repeated. */
+  isKilling = false;
+
+  private constructor(server: TestServer, seed: number) {
+    this.server = server;
+    this.seed = seed;
+    this.random = new Random(seed);
+  }
+
+  static async create(seed: number): Promise<ModelWorld> {
+    const dataDir = mkdtempSync(join(process.env.COFFER_MODEL_DIR ?? tmpdir(), 'coffer-model-'));
+    const world = new ModelWorld(await startServer({ dataDir }), seed);
+    const make = (region: string) =>
+      world
+        .client(KMSClient, region)
+        .send(new CreateKeyCommand({}))
+        .then(({ KeyMetadata }) => KeyMetadata!.Arn!);
+    world.keys = [await make(home), await make(home), await make(home)];
+    world.keysAbroad = [await make(abroad)];
+    return world;
+  }
+
+  ec2(region = home): EC2Client {
+    return this.client(EC2Client, region);
+  }
+
+  get ebs(): EBSClient {
+    return this.client(EBSClient, home);
+  }
+
+  get kms(): KMSClient {
+    return this.client(KMSClient, home);
+  }
+
+  client<T>(ClientClass: new (configuration: never) => T, region: string): T {
+    const name = `${ClientClass.name} ${region}`;
+    const known = this.#clients.get(name) as T | undefined;
+    if (known) return known;
+    const made = this.server.sdk(ClientClass as never, { region }) as T;
+    this.#clients.set(name, made);
+    return made;
+  }
+
+  /** Notes what is being done, for the report of a failure. */
+  note(text: string): void {
+    const line = `${this.steps} ${text}`;
+    this.#history.push(line);
+    if (this.#history.length > 120) this.#history.shift();
+    if (this.#log) appendFileSync(this.#log, `${new Date().toISOString()} ${line}\n`);
+  }
+
+  count(kind: string, steps = 1): void {
+    this.steps += steps;
+    this.counts.set(kind, (this.counts.get(kind) ?? 0) + steps);
+  }
+
+  get history(): string {
+    return this.#history.join('\n');
+  }
+
+  /** The last lines of the host's log. */
+  get hostLog(): string {
+    const path = join(this.server.dataDir, 'host.log');
+    return existsSync(path) ? readFileSync(path, 'utf8').trimEnd().split('\n').slice(-40).join('\n') : '';
+  }
+
+  /** Repeats a call that fails only because something was killed a moment ago. */
+  async retried<T>(call: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await call();
+      } catch (error) {
+        const { message, name } = error as Error;
+        if (
+          this.isKilling ||
+          Date.now() - this.#killedAt > 30_000 ||
+          !(transient.test(message) || transient.test(name))
+        )
+          throw error;
+        if (this.#history.at(-1) !== `${this.steps} again, after: ${message}`) this.note(`again, after: ${message}`);
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+    }
+  }
+
+  async kill(part: Part): Promise<void> {
+    this.note(`kill -9 of ${part}`);
+    await this.server.kill9(part);
+    this.#killedAt = Date.now();
+    if (part !== 'host') this.#isDown = true;
+    if (part !== 'control plane') this.dropConnections();
+  }
+
+  async restart(): Promise<void> {
+    if (!this.#isDown) return;
+    this.#isDown = false;
+    this.#clients = new Map();
+    await this.server.restart();
+    this.#killedAt = Date.now();
+  }
+
+  /** Ends the server, and removes its data unless they are to be kept. */
+  async end(): Promise<void> {
+    await this.server.stop();
+    if (!process.env.COFFER_MODEL_KEEP) rmSync(this.server.dataDir, { recursive: true, force: true });
+  }
+
+  dropConnections(): void {
+    for (const { attached } of this.volumes.values()) {
+      for (const one of attached) {
+        one.connection?.close();
+        one.connection = undefined;
+      }
+    }
+  }
+
+  socketPath({ instanceId, device }: Attached): string {
+    return join(this.server.dataDir, 'instances', instanceId, device);
+  }
+
+  isRunning({ instanceId }: Attached): boolean {
+    return this.instances.some(({ id, isRunning }) => id === instanceId && isRunning);
+  }
+
+  /** Attachments through which the volume can be used now, or soon: while its key is disabled those that are open. */
+  usable(volume: ModelVolume): Attached[] {
+    return volume.attached.filter(
+      (one) => this.isRunning(one) && (one.connection?.isOpen || !volume.key || !this.disabled.has(volume.key)),
+    );
+  }
+
+  /** The connection of an attachment, made when there is none. */
+  async connection(attached: Attached): Promise<Connection> {
+    if (attached.connection?.isOpen) return attached.connection;
+    const path = this.socketPath(attached);
+    const deadline = Date.now() + 75_000;
+    for (;;) {
+      try {
+        if (existsSync(path)) return (attached.connection = await Connection.open(path));
+      } catch {
+        // Left behind by a killed process, or about to go.
+      }
+      if (Date.now() > deadline) throw new Error(`${path} takes no connection`);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
+  nextWrite(): number {
+    return ++this.writes;
+  }
+}
+
+export const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+/** Looks every now and then until it is so. */
+export async function waitFor(what: string, isSo: () => Promise<boolean>, timeoutMs = 40_000): Promise<void> {
+  const deadline = Date.now() + timeoutMs;
+  while (!(await isSo())) {
+    if (Date.now() > deadline) throw new Error(`waited ${timeoutMs / 1000} s in vain for ${what}`);
+    await pause(15);
+  }
+}
