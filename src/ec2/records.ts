@@ -17,6 +17,7 @@ import {
   modificationIndexMigration,
   type SnapshotTables,
   snapshotMigration,
+  taskAccountIndexMigration,
   taskIndexMigration,
 } from './snapshot-records.ts';
 
@@ -404,4 +405,5 @@ export const ec2Migrations: readonly Migration[] = [
       await db.schema.alterTable('ec2_hosts').addColumn('block_store', 'text').execute();
     },
   },
+  taskAccountIndexMigration,
 ];

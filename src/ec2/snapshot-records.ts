@@ -255,3 +255,13 @@ export const taskIndexMigration: Migration = {
       await db.schema.createIndex(`ec2_tasks_by_${column}`).on('ec2_tasks').column(column).execute();
   },
 };
+
+/** So that each account's tasks are found without going through those of the others. */
+export const taskAccountIndexMigration: Migration = {
+  id: 'ec2-006-tasks-by-account',
+  async up(db) {
+    const columns = ['host_id', 'kind', 'account', 'created_at'];
+    await db.schema.createIndex('ec2_tasks_by_account').on('ec2_tasks').columns(columns).execute();
+    await db.schema.createIndex('ec2_tasks_by_kind').on('ec2_tasks').columns(columns.slice(1)).execute();
+  },
+};

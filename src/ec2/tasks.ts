@@ -14,12 +14,12 @@ import { finishRestore, restoreSource } from './restores.ts';
 import { completeSnapshot, failSnapshot } from './snapshot-ends.ts';
 import type { SnapshotRow } from './snapshot-records.ts';
 import { snapshotById, snapshotTopic } from './snapshot-store.ts';
-import { rowOrder } from './sql-text.ts';
+import { tasksInTurn, withinShares } from './task-shares.ts';
 import { installedBlockStore, wakeHosts } from './task-store.ts';
 import { forgetVolume } from './volume-store.ts';
 
 const gib = 1024 ** 3;
-/** A host is told so many tasks at a time, oldest first. */
+/** A host is told about so many tasks at a time. */
 const listedMax = 2000;
 /** And of all hosts together so many deletions of snapshots: each frees its blocks one after the other. */
 const deletionsListedMax = 200;
@@ -39,16 +39,9 @@ interface Surroundings {
   readonly ready: ReadonlyMap<string, readonly string[]>;
 }
 
-/** The tasks that a host shall be at work on now, oldest first. */
+/** The tasks that a host shall be at work on now: each account's oldest first, accounts in turn. */
 export async function listedTasks(call: Call, host: HostRow): Promise<Listed[]> {
-  const rows = await tables(call)
-    .selectFrom('ec2_tasks')
-    .selectAll()
-    .where('host_id', '=', host.host_id)
-    .orderBy('created_at')
-    .orderBy(rowOrder)
-    .limit(listedMax)
-    .execute();
+  const rows = withinShares(await tasksInTurn(call, { hostId: host.host_id }, listedMax));
   if (rows.length === 0) return [];
   const store = await installedBlockStore(call);
   const isForeign = host.block_store_id !== null && host.block_store_id !== store;
@@ -147,14 +140,7 @@ async function readyDeletions(call: Call, mine: readonly TaskRow[]): Promise<Map
   const ready = new Map<string, string[]>();
   if (!mine.some(({ kind }) => kind === 'deleteSnapshot')) return ready;
   const db = tables(call);
-  const deletions = await db
-    .selectFrom('ec2_tasks')
-    .selectAll()
-    .where('kind', '=', 'deleteSnapshot')
-    .orderBy('created_at')
-    .orderBy(rowOrder)
-    .limit(listedMax)
-    .execute();
+  const deletions = await tasksInTurn(call, { kind: 'deleteSnapshot' }, listedMax);
   const pending = await db
     .selectFrom('ec2_snapshots')
     .select(['snapshot_id', 'parent_id', 'source_snapshot_id'])

@@ -14,7 +14,7 @@ import { deleteSnapshot } from './tasks/delete-snapshot.ts';
 import { eraseVolume } from './tasks/erase-volume.ts';
 import { initializeVolume } from './tasks/initialize-volume.ts';
 import { isMarked, markSnapshots } from './tasks/mark-snapshots.ts';
-import { fullKinds, mustWait, type TaskState } from './tasks/order.ts';
+import { fullKinds, inListOrder, mustWait, type TaskState } from './tasks/order.ts';
 import { FinalTaskError, type TaskContext, type TaskWork, type TaskWorld } from './tasks/task.ts';
 import { journalPath } from './volume-files.ts';
 
@@ -55,8 +55,8 @@ export class HostTasks {
   readonly #world: TaskWorld;
   readonly #news: () => void;
   readonly #times: TaskTimes;
-  /** In the order in which they were listed; those that are stopping still count. */
-  readonly #entries = new Map<string, Entry>();
+  /** In the order of the list; those that are stopping still count. */
+  #entries = new Map<string, Entry>();
   #progressTimer: NodeJS.Timeout | undefined;
   #idle: PromiseWithResolvers<void> | undefined;
   #hasEnded = false;
@@ -101,6 +101,8 @@ export class HostTasks {
         known.isListed = true;
       }
     }
+    const inOrder = inListOrder([...this.#entries.values()], tasks);
+    this.#entries = new Map(inOrder.map((entry) => [entry.task.taskId, entry]));
     this.#schedule();
     if (hasNews) this.#news();
   }

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import type { HostTask } from '../../aws/host-protocol.ts';
-import { atOnceMax, fullKinds, mustWait, type TaskState } from './order.ts';
+import { atOnceMax, fullKinds, inListOrder, mustWait, type TaskState } from './order.ts';
 
 const create = (n: number, volumeId = 'vol-1') =>
   ({
@@ -47,4 +47,12 @@ test('snapshots are deleted one after the other', () => {
   expect(atOnceMax.deleteSnapshot).toBe(1);
   expect([...fullKinds([running(remove(1)), waiting(remove(2))])]).toEqual(['deleteSnapshot']);
   expect([...fullKinds([over(remove(1)), waiting(remove(2))])]).toEqual([]);
+});
+
+test('what has been listed before later comes to stand where the list has it; what is stopping stays', () => {
+  const [one, two, three] = [create(1), create(2), create(3)];
+  const listed = (task: HostTask) => ({ ...waiting(task), isListed: true });
+  const all = [listed(one), { ...running(erase('vol-9')), isListed: false }, listed(two), listed(three)];
+  const order = inListOrder(all, [three, one, two]).map(({ task }) => task.taskId);
+  expect(order).toEqual(['c3', 'evol-9', 'c1', 'c2']);
 });

@@ -20,6 +20,20 @@ export interface TaskState {
   readonly isOver: boolean;
 }
 
+/**
+ * The same, those that are listed in the order of the list, as the control plane has it now: what an account has asked for
+ * last may come before what another asked for long ago. Those that are stopping stay where they are.
+ */
+export function inListOrder<State extends TaskState & { readonly isListed: boolean }>(
+  all: readonly State[],
+  list: readonly HostTask[],
+): State[] {
+  const byId = new Map(all.map((state) => [state.task.taskId, state]));
+  const listed = list.map(({ taskId }) => byId.get(taskId)!);
+  let next = 0;
+  return all.map((state) => (state.isListed ? listed[next++]! : state));
+}
+
 /** Kinds of which as many are at work as may be. */
 export function fullKinds(all: readonly TaskState[]): Set<HostTask['kind']> {
   const running = new Map<HostTask['kind'], number>();
