@@ -7,8 +7,9 @@ export default defineConfig({
     // End-to-end tests start servers of their own: processes, not threads, so that a crash stays in its file.
     pool: 'forks',
     maxWorkers: 2,
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // The stock clients take seconds a command on a busy machine, and some look only every 15 s.
+    testTimeout: 180_000,
+    hookTimeout: 120_000,
     teardownTimeout: 20_000,
   },
 });

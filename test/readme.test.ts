@@ -40,8 +40,7 @@ test('the first volume, step by step', async () => {
   expect(stderr.trim().split('\n')).toHaveLength(1);
   await server.stop();
   rmSync(home, { recursive: true, force: true });
-  // `aws ec2 wait` looks every 15 s.
-}, 120_000);
+});
 
 test('every page that the README and the pages in docs/ link to is there', async () => {
   const pages = readdirSync(join(root, 'docs')).map((name) => `docs/${name}`);
