@@ -159,8 +159,7 @@ describe('CreateVolume from a snapshot', () => {
   test('with a block that is corrupt is impaired, and says which', async () => {
     const source = await w.stored();
     const error = 'block 7 of snap-1 is not what was stored';
-    w.host.perform = (task) =>
-      task.kind === 'initializeVolume' ? { state: 'failed', final: true, error } : done(task);
+    w.host.perform = (task) => (task.kind === 'initializeVolume' ? { state: 'failed', error } : done(task));
     const { VolumeId } = await restored(source);
     await until(async () => {
       const [status] = (await w.world.ec2('DescribeVolumeStatus', { VolumeIds: [VolumeId] })).VolumeStatuses;

@@ -236,6 +236,19 @@ async function noteInitialization(call: Call, row: TaskRow, result: TaskResult):
     })
     .where('volume_id', '=', row.volume_id)
     .execute();
+  if (result.state === 'failed') await tellSnapshots(call, row.volume_id, errorOf(result));
+}
+
+/** Snapshots of a volume wait for what of their point in time has yet to come from where the volume was made of. */
+async function tellSnapshots(call: Call, volumeId: string, error: string): Promise<void> {
+  await tables(call)
+    .updateTable('ec2_snapshots')
+    .set({ state_message: `Volume ${volumeId} is not filled yet: ${error}`.slice(0, errorLengthMax) })
+    .where('volume_id', '=', volumeId)
+    .where('state', '=', 'pending')
+    .where('is_marked', '=', 1)
+    .where('origin', '=', 'volume')
+    .execute();
 }
 
 const percent = (value: unknown) =>

@@ -352,16 +352,19 @@ describe('a volume from a snapshot', () => {
     await again.close();
   });
 
-  test('says which block of its snapshot is damaged', async () => {
+  test('says which block of its snapshot is damaged, and is finished when that is put back', async () => {
+    const damaged = { owner: snapshotId(1), index: 4 };
+    const bytes = randomBytes(blockBytes);
     await host.putSnapshot(
       snapshotId(1),
       sizeBytes,
       new Map([
         [3, randomBytes(blockBytes)],
-        [4, randomBytes(blockBytes)],
+        [4, bytes],
       ]),
     );
-    await (await host.store()).putBlock({ owner: snapshotId(1), index: 4 }, randomBytes(blockBytes));
+    const store = await host.store();
+    await store.putBlock(damaged, randomBytes(blockBytes));
     host.list({
       taskId: 'initialize',
       kind: 'initializeVolume',
@@ -370,9 +373,12 @@ describe('a volume from a snapshot', () => {
       hasImage: false,
       source: { snapshotId: snapshotId(1), sizeBytes },
     });
-    const { error } = await host.reports('initialize', { state: 'failed', final: true }, 15_000);
+    const { error, final } = await host.reports('initialize', { state: 'failed' }, 15_000);
     expect(error).toContain(snapshotId(1));
     expect(error).toMatch(/\b4\b/);
+    expect(final).toBeUndefined();
+    await store.putBlock(damaged, bytes);
+    await host.reports('initialize', { state: 'done' }, 20_000);
   });
 });
 

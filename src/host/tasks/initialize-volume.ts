@@ -4,12 +4,12 @@ import { besideImage, readMapHeader } from '../../blocks/volume-map.ts';
 import { pause } from '../pause.ts';
 import { imagePath } from '../volume-files.ts';
 import type { RestoreProgress, VolumeHandle } from '../volumes.ts';
-import { FinalTaskError, type TaskContext, type TaskWork } from './task.ts';
+import type { TaskContext, TaskWork } from './task.ts';
 
 const lookEveryMs = 200;
 /** A restore that says what troubles it and has not got on for this long counts as failed. */
 const stuckMs = 10_000;
-/** The same for trouble that trying again can't mend: until then other blocks may still come. */
+/** The same for a block that is damaged or missing: until then others may still come. */
 const stuckForGoodMs = 2_000;
 
 export const initializeVolume: TaskWork<'initializeVolume'> = async (task, world, context) => {
@@ -68,8 +68,7 @@ async function restored(handle: VolumeHandle, { signal, progress }: TaskContext)
   }
 }
 
+/** Nothing is final here: the block may be put back in the store, or overwritten by whoever uses the volume. */
 function checkTrouble({ trouble }: RestoreProgress, stillForMs: number): void {
-  if (!trouble) return;
-  if (trouble.final && stillForMs > stuckForGoodMs) throw new FinalTaskError(trouble.message);
-  if (stillForMs > stuckMs) throw new Error(trouble.message);
+  if (trouble && stillForMs > (trouble.final ? stuckForGoodMs : stuckMs)) throw new Error(trouble.message);
 }
