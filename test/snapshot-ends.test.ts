@@ -102,6 +102,21 @@ test('a volume deleted while a snapshot waits for what is still to be restored k
   await w.world.ec2('CreateVolume', { SnapshotId: snapshotId, AvailabilityZone: zone });
 });
 
+test('or until it is restored, whichever comes first', async () => {
+  const source = await w.stored({ Encrypted: true, KmsKeyId: await w.newKey() });
+  w.host.perform = (task) => (task.kind === 'createSnapshot' ? half : running());
+  const { VolumeId } = await w.world.ec2('CreateVolume', { SnapshotId: source, AvailabilityZone: zone });
+  const snapshotId = await w.snapshot(VolumeId);
+  await w.world.ec2('DeleteVolume', { VolumeId });
+  w.host.perform = (task) => (task.kind === 'initializeVolume' ? done(task) : half);
+  await until(async () => (await w.listed('initializeVolume')).length === 0);
+  const [volume] = (await rows('ec2_volumes')).filter((row) => row.volume_id === VolumeId);
+  expect(volume).toMatchObject({ encrypted_data_key: null, restore_encrypted_data_key: null });
+  w.host.perform = done;
+  await w.completed(snapshotId);
+  await until(async () => (await rows('ec2_volumes')).every((row) => row.volume_id !== VolumeId));
+});
+
 test('all snapshots of an instance are one point in time, with one event when all are done', async () => {
   const volumes = [await w.volume(), await w.volume({ Encrypted: true }), await w.volume()];
   const InstanceId = await w.newInstance();

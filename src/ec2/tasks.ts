@@ -16,7 +16,7 @@ import type { SnapshotRow } from './snapshot-records.ts';
 import { snapshotById, snapshotTopic } from './snapshot-store.ts';
 import { tasksInTurn, withinShares } from './task-shares.ts';
 import { installedBlockStore, wakeHosts } from './task-store.ts';
-import { forgetVolume } from './volume-store.ts';
+import { deleteVolume, forgetVolume } from './volume-store.ts';
 
 const gib = 1024 ** 3;
 /** A host is told about so many tasks at a time. */
@@ -274,7 +274,10 @@ async function finishTask(
       if (volume?.state === 'deleting') await forgetVolume(call, volume, row.request_id);
       return;
     case 'initializeVolume':
-      if (volume) await finishRestore(call, volume);
+      if (!volume) return;
+      await finishRestore(call, volume);
+      // Its end has waited for a snapshot that lacked what was still to be restored.
+      if (volume.state === 'deleting') await deleteVolume(call, { ...volume, restore_snapshot_id: null });
       return;
     case 'createSnapshot':
     case 'copySnapshot':
