@@ -111,7 +111,7 @@ describe('a manifest', () => {
   });
 
   it('is refused when it makes no sense, however good its checksums are', () => {
-    const seal = (header: object, entries: Buffer) => {
+    const seal = (header: object | null, entries: Buffer) => {
       const json = Buffer.from(JSON.stringify(header));
       const prefix = Buffer.alloc(12);
       prefix.write('COFFERM1', 'latin1');
@@ -134,6 +134,7 @@ describe('a manifest', () => {
       seal(header, Buffer.concat([entry(1, 0), entry(1, 0)])),
       seal(header, Buffer.concat([entry(1, 0), entry(2, 1)])),
       seal(header, Buffer.concat([entry(1, 0), entry(1000, 0)])),
+      seal(null, entries),
       seal({ ...header, blocks: 1 }, entries),
       seal({ ...header, blocks: -2 }, entries),
       seal({ ...header, sizeBytes: 5 }, entries),

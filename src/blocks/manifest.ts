@@ -340,7 +340,8 @@ export class ManifestBuilder {
   }
 }
 
-function faultOf(header: ManifestHeader, { snapshotId }: ManifestSource): string | undefined {
+function faultOf(header: ManifestHeader | null, { snapshotId }: ManifestSource): string | undefined {
+  if (header === null) return 'its header makes no sense';
   if (header.snapshotId !== snapshotId) return `it is that of ${String(header.snapshotId)}`;
   if (header.blockBytes !== blockBytes) return `its blocks have ${String(header.blockBytes)} bytes`;
   const { sizeBytes, blocks, owners, ancestors, parentSnapshotId } = header;
