@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -27,6 +27,18 @@ const put = (k: string, v: number) => database.run((db) => db.insertInto('t').va
 const all = () => database.run((db) => db.selectFrom('t').select('k').orderBy('k').execute());
 
 describe('SqliteDatabase', () => {
+  it('keeps nothing of what was deleted or replaced: a data key that is destroyed is in no free page', async () => {
+    const secret = (n: number) => `secret-${n}-${'x'.repeat(5000 * (n % 2))}`;
+    for (let n = 0; n < 60; n++) await put(secret(n), n);
+    await database.run((db) => db.deleteFrom('t').where('v', '<', 30).execute());
+    await database.run((db) => db.updateTable('t').set({ k: sql`'gone-' || v` }).execute());
+    await database.close();
+    for (const name of readdirSync(directory))
+      expect([name, readFileSync(join(directory, name)).includes('secret-')]).toEqual([name, false]);
+    database = new SqliteDatabase(path);
+    expect(await all()).toHaveLength(30);
+  });
+
   it('undoes exactly the work that throws, and nothing of its group', async () => {
     const outcomes = await Promise.allSettled([
       put('a', 1),

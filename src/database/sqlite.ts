@@ -41,10 +41,12 @@ export class SqliteDatabase implements Database {
     if (!isMemory) createPrivateFile(path);
     this.#sqlite = new DatabaseSync(path, { timeout: 0 });
     try {
+      // What is deleted is overwritten: a destroyed key must not be left in a free page.
       // Exclusive: the caches above hold for one process only, and a second server on the same file would break them.
       this.#sqlite.exec(
         'pragma locking_mode = exclusive; pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on;' +
-          'pragma temp_store = memory; pragma cache_size = -32768; pragma wal_autocheckpoint = 1000; begin immediate; commit',
+          'pragma temp_store = memory; pragma cache_size = -32768; pragma wal_autocheckpoint = 1000; pragma secure_delete = on;' +
+          'begin immediate; commit',
       );
     } catch (error) {
       this.#sqlite.close();
