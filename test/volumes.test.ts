@@ -12,6 +12,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -174,9 +175,36 @@ describe('a volume that grows', () => {
 
   it('does not take an image for smaller that was cut short', async () => {
     await (await open('vol-1')).release();
-    const { truncateSync } = await import('node:fs');
     truncateSync(imagePath('vol-1'), sizeBytes - mib);
-    await expect(open('vol-1', { hasImage: true })).rejects.toMatchObject({ code: 'ImageSizeMismatch' });
+    const mismatch = { code: 'ImageSizeMismatch' };
+    await expect(open('vol-1', { hasImage: true })).rejects.toMatchObject(mismatch);
+    await expect(volumes.markSnapshots([member('vol-1', 'snap-1')])).rejects.toMatchObject(mismatch);
+  });
+
+  it.each([
+    ['smaller', 4 * mib],
+    ['larger', -4 * mib],
+  ])('can have a point in time while its image is %s than the volume, and then grow', async (_, more) => {
+    const volume = await open('vol-1');
+    const client = await connect(volume, 'one');
+    const data = randomBytes(5000);
+    expect((await client.write(sizeBytes - 4 * mib - 5000, data)).error).toBe(0);
+    await volume.release();
+    const atPoint = { ...member('vol-1', 'snap-1'), sizeBytes: sizeBytes + more };
+    expect(await volumes.markSnapshots([atPoint])).toEqual([{ state: 'marked' }]);
+    const contents = contentsOf('vol-1', 'snap-1');
+    expect(contents.length).toBe(sizeBytes + more);
+    expect(contents.subarray(sizeBytes - 4 * mib - 5000, sizeBytes - 4 * mib).equals(data)).toBe(true);
+    const larger = await open('vol-1', { sizeBytes: sizeBytes + 8 * mib, hasImage: true });
+    expect((await connect(larger, 'two')).sizeBytes).toBe(sizeBytes + 8 * mib);
+  });
+
+  it('grows on from where growing it was interrupted', async () => {
+    await (await open('vol-1')).release();
+    truncateSync(imagePath('vol-1'), sizeBytes + 4 * mib);
+    expect(await volumes.markSnapshots([member('vol-1', 'snap-1')])).toEqual([{ state: 'marked' }]);
+    const larger = await open('vol-1', { sizeBytes: sizeBytes + 8 * mib, hasImage: true });
+    expect((await connect(larger, 'two')).sizeBytes).toBe(sizeBytes + 8 * mib);
   });
 });
 

@@ -119,13 +119,13 @@ export function deleteVolumeImage(path: string): void {
  * Opens an image and locks it: one writer, or any number of readers. The lock (flock) belongs to this open file, so it
  * also keeps out a second opening in this process and another host on the same machine, and it goes with the process
  * that holds it. Throws ImageError `ImageMissing`, `ImageInUse` or `ImageSizeMismatch`.
- * @param sizeBefore asked once the image is locked: an image of exactly that size grows to `sizeBytes` if that is more
+ * @param mayGrow asked once the image is locked and is smaller: whether it is to grow to `sizeBytes`
  */
 export function openVolumeImage(
   path: string,
   sizeBytes: number,
   readOnly: boolean,
-  sizeBefore?: (actualBytes: number) => number | undefined,
+  mayGrow?: (actualBytes: number) => boolean,
 ): OpenImage {
   checkSize(sizeBytes);
   let fd: number;
@@ -138,7 +138,7 @@ export function openVolumeImage(
   try {
     lock(path, fd, readOnly ? lockShared : lockExclusive);
     const actual = fstatSync(fd).size;
-    if (actual < sizeBytes && sizeBefore?.(actual) === actual) growVolumeImage(fd, sizeBytes);
+    if (actual < sizeBytes && mayGrow?.(actual)) growVolumeImage(fd, sizeBytes);
     checkImageSize(path, fd, sizeBytes);
   } catch (error) {
     closeSync(fd);

@@ -1,5 +1,5 @@
 /** A volume's files as one thing: image, map and points in time, in step with each other after any crash. */
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { createVolumeImage, ImageError, type OpenImage, openVolumeImage } from './images.ts';
 import { PointsInTime } from './points-in-time.ts';
 import { besideImage, createVolumeMap, readMapHeader, VolumeMap } from './volume-map.ts';
@@ -91,13 +91,16 @@ export function openVolumeFiles(
   }
 }
 
-/** Locks the image and opens the map, which is made for images of earlier versions. */
+/**
+ * Locks the image and opens the map, which is made for images of earlier versions. An image that is smaller grows to
+ * `sizeBytes`, unless it was cut short: it has never less than the map says, and more when growing it was interrupted.
+ */
 export function openImageAndMap(imagePath: string, sizeBytes: number): { image: OpenImage; map: VolumeMap } {
   const mapPath = besideImage(imagePath, 'map');
   const image = openVolumeImage(imagePath, sizeBytes, false, (actualBytes) => {
     const header = readMapHeader(mapPath);
     // Before there were maps, volumes had whole GiB; what was cut short by accident has not.
-    return header ? header.sizeBytes : actualBytes % gib === 0 ? actualBytes : undefined;
+    return header ? actualBytes >= header.sizeBytes : actualBytes % gib === 0;
   });
   try {
     if (!existsSync(mapPath)) createVolumeMap(mapPath, sizeBytes);
@@ -106,4 +109,15 @@ export function openImageAndMap(imagePath: string, sizeBytes: number): { image: 
     image.close();
     throw error;
   }
+}
+
+/** The same without growing anything, for a volume that is only looked at: it may be larger or smaller than is known. */
+export function openImageAsItIs(imagePath: string): { image: OpenImage; map: VolumeMap } {
+  const { size } = statSync(imagePath);
+  const files = openImageAndMap(imagePath, size);
+  const { sizeBytes } = files.map.header;
+  if (size >= sizeBytes) return files;
+  files.map.close();
+  files.image.close();
+  throw new ImageError('ImageSizeMismatch', `the volume image ${imagePath} has ${size} bytes, not ${sizeBytes}`);
 }

@@ -7,7 +7,7 @@ import { existsSync, fdatasync, mkdirSync, renameSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { cowPath, type PointInTime, pointOf, settlePrepared } from '../blocks/copy-before-write.ts';
 import { ImageError } from '../blocks/images.ts';
-import { openImageAndMap } from '../blocks/open-volume.ts';
+import { openImageAsItIs } from '../blocks/open-volume.ts';
 import { PointsInTime } from '../blocks/points-in-time.ts';
 import { syncDirectory } from '../files/durable.ts';
 import type { VolumeThread } from './volume-thread.ts';
@@ -101,7 +101,7 @@ async function closedVolume(member: MarkMember, base: string): Promise<Participa
   const { snapshotId, sizeBytes, imagePath, hasImage } = member;
   const hasOne = existsSync(imagePath);
   if (hasImage && !hasOne) throw new ImageError('ImageMissing', `the volume image ${imagePath} is missing`);
-  const files = hasOne ? openImageAndMap(imagePath, sizeBytes) : undefined;
+  const files = hasOne ? openImageAsItIs(imagePath) : undefined;
   const end = () => {
     files?.map.close();
     files?.image.close();
