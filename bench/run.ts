@@ -13,6 +13,8 @@ import { type DataPathResults, runDataPathBench } from './data-path.ts';
 import { type MemoryFigure, runMemoryBench } from './memory.ts';
 import { type PermissionFigure, runPermissionsBench } from './permissions.ts';
 import { runScaleBench, type ScaleResults, scaleConnections } from './scale.ts';
+import { runSnapshotsBench, type SnapshotFigure } from './snapshots.ts';
+import { runVolumeSnapshotsBench, type VolumeSnapshotsResults } from './volume-snapshots.ts';
 
 // Other programs' load spoils figures; the page says how much there was.
 const loadBefore = os.loadavg()[0]!;
@@ -33,10 +35,14 @@ console.log('A full key service …');
 const scale = await runScaleBench({ rounds: options.rounds, log: options.log });
 console.log('Data path …');
 const dataPath = await runDataPathBench(options);
+console.log('Snapshots …');
+const underSnapshots = volumeSnapshotFigures(await runVolumeSnapshotsBench(options));
+const snapshots = [...underSnapshots, ...(await runSnapshotsBench({ log: options.log }))];
 
 const page = [
   heading(),
   dataPathSection(dataPath),
+  snapshotSection(snapshots),
   callSection(calls),
   permissionSection(permissions),
   scaleSection(scale),
@@ -46,6 +52,7 @@ writeFileSync(join(import.meta.dirname, '../docs/benchmarks.md'), `${page}\n`);
 console.log(`\n${page}\n\nWritten to docs/benchmarks.md`);
 const isMissed =
   dataPath.figures.some(({ ratio, wanted }) => wanted !== undefined && ratio < wanted) ||
+  snapshots.some((figure) => !isKept(figure)) ||
   calls.some(({ median, wanted }) => median < wanted) ||
   permissions.some(({ ratio, wanted }) => wanted !== undefined && ratio < wanted) ||
   scale.figures.some(({ ratio, wanted }) => ratio > wanted) ||
@@ -96,6 +103,45 @@ ${figures.map(({ name, ratio, wanted }) => `| ${name} | ${ratio.toFixed(2)} | ${
 ${missing.length > 0 ? `\nNot installed, so not measured: ${missing.join(', ')}.` : ''}`.trimEnd();
 }
 
+/** What a snapshot that is taken costs the volume's writers. */
+function volumeSnapshotFigures(results: VolumeSnapshotsResults): SnapshotFigure[] {
+  const writes = '4 KiB random writes';
+  return [
+    { name: `${writes} while a snapshot is pending, to normal`, value: results.pendingRatio, unit: '×', wanted: 0.6 },
+    { name: `${writes} while it is copied, to normal`, value: results.copyingRatio, unit: '×', wanted: 0.6 },
+    { name: `${writes}: the longest, normally`, value: results.normalStallMs, unit: 'ms' },
+    {
+      name: `${writes}: the longest while a snapshot is pending`,
+      value: results.pendingStallMs,
+      unit: 'ms',
+      wanted: 100,
+      isMost: true,
+    },
+    {
+      name: `${writes}: the longest while it is copied`,
+      value: results.copyingStallMs,
+      unit: 'ms',
+      wanted: 100,
+      isMost: true,
+    },
+  ];
+}
+
+function isKept({ value, wanted, isMost }: SnapshotFigure): boolean {
+  if (wanted === undefined) return true;
+  return isMost ? value <= wanted : value >= wanted;
+}
+
+function snapshotSection(figures: readonly SnapshotFigure[]): string {
+  const shown = ({ value, unit }: SnapshotFigure) => `${value.toFixed(unit === '×' || unit === 's' ? 2 : 0)} ${unit}`;
+  return `## Snapshots
+Of encrypted volumes, through the API, to a block store in a directory; writes at depth 32 through NBD.
+
+| | measured | promised | |
+|---|---|---|---|
+${figures.map((figure) => `| ${figure.name} | ${shown(figure)} | ${figure.wanted === undefined ? '' : `${figure.isMost ? '≤' : '≥'} ${figure.wanted} ${figure.unit}`} | ${figure.wanted === undefined ? '' : verdict(isKept(figure))} |`).join('\n')}`;
+}
+
 function callSection(figures: readonly CallFigure[]): string {
   return `## Control plane
 API calls a second: signed, authorized, and recorded on disk before the answer; 64 connections from another process on the
@@ -138,6 +184,6 @@ Resident set sizes.
 ${figures.map(({ situation, controlPlaneMib, hostMib, wantedMib }) => `| ${situation} | ${controlPlaneMib.toFixed(0)} MiB | ${hostMib.toFixed(0)} MiB | ${(controlPlaneMib + hostMib).toFixed(0)} MiB | < ${wantedMib} MiB | ${verdict(controlPlaneMib + hostMib < wantedMib)} |`).join('\n')}`;
 }
 
-function verdict(isKept: boolean): string {
-  return isKept ? 'kept' : '**missed**';
+function verdict(wasKept: boolean): string {
+  return wasKept ? 'kept' : '**missed**';
 }
