@@ -3,6 +3,7 @@ import { CreateBucketCommand, ListMultipartUploadsCommand, S3Client } from '@aws
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { freeSnapshot } from '../src/blocks/free.ts';
 import { openStore } from '../src/blocks/open-store.ts';
+import { readManifest, readManifestHeader } from '../src/blocks/read-manifest.ts';
 import { openS3Store } from '../src/blocks/s3-store.ts';
 import { type BlockStore, blockBytes } from '../src/blocks/store.ts';
 import { blockOf, blocksIn, collect, itIsABlockStore, sha256Of, storeSnapshot } from '../src/blocks/testing-store.ts';
@@ -131,6 +132,34 @@ describe('when the server misbehaves', () => {
       name: 'StoreError',
       code: fault === 'flip' ? 'Corrupt' : 'Unavailable',
       message: expect.stringMatching(/block 3 of snap-0a .*s3:\/\/blocks\/faulty/),
+    });
+  });
+
+  it('reads manifests and store.json in spite of answers that were changed, and believes none of those', async () => {
+    const manifest = await storeSnapshot(store, 'snap-0f', [0, 1]);
+    proxy.break('flip', ['GET'], 2);
+    expect((await readManifest(store, 'snap-0f'))!.blocks).toBe(manifest.blocks);
+    proxy.break('flip', ['GET'], 2);
+    expect((await readManifestHeader(store, 'snap-0f'))!.snapshotId).toBe('snap-0f');
+    proxy.break('flip', ['GET'], 2);
+    const again = await openS3Store('s3://blocks/faulty', { create: true, limits });
+    expect(again.id).toBe(store.id);
+    again.close();
+
+    proxy.break('flip', ['GET'], 100);
+    await expect(readManifest(store, 'snap-0f')).rejects.toMatchObject({ code: 'Corrupt' });
+    await expect(openS3Store('s3://blocks/faulty', { create: true, limits })).rejects.toMatchObject({
+      code: 'Corrupt',
+      message: expect.stringContaining('store.json of the block store s3://blocks/faulty is damaged'),
+    });
+    proxy.heal();
+    await freeSnapshot(store, 'snap-0f');
+  });
+
+  it('says in one sentence that something else than S3 answers', async () => {
+    proxy.break('notXml', ['GET'], 100);
+    await expect(store.getBlock(name, sha256, bytes)).rejects.toMatchObject({
+      message: expect.stringMatching(/: an answer that is not one of S3 \(HTTP 502\) \(tried 4 times\)$/),
     });
   });
 

@@ -33,7 +33,7 @@ export const s3Limits: S3Limits = {
 };
 
 /** What arrives damaged was damaged on the way, or is stored so: a few tries tell. */
-const corruptAttemptsMax = 3;
+export const corruptAttemptsMax = 3;
 
 /** A part of an SDK error; network errors have `code`. */
 interface Failure {
@@ -41,6 +41,7 @@ interface Failure {
   readonly message?: string;
   readonly code?: string;
   readonly $metadata?: { readonly httpStatusCode?: number };
+  readonly $response?: { readonly statusCode?: number };
 }
 
 export class S3Requests {
@@ -194,11 +195,18 @@ function judge(error: Failure): Verdict {
   const { name = '', code, message = String(error) } = error;
   const status = error.$metadata?.httpStatusCode;
   // Network errors name their cause in `code`, and often nowhere else.
-  const text = [name === 'Error' || name === 'AggregateError' ? code : name, message].filter(Boolean).join(': ');
+  const text = isForeign(error)
+    ? `an answer that is not one of S3 (HTTP ${error.$response?.statusCode ?? status})`
+    : [name === 'Error' || name === 'AggregateError' ? code : name, message].filter(Boolean).join(': ');
   if (full.has(name) || status === 507) return { code: 'Full', mayPass: false, message: text };
   if (denied.has(name)) return { code: 'Denied', mayPass: false, message: text };
   if (status === 429 || passing.has(name)) return { code: 'Unavailable', mayPass: true, message: text };
   if (status === 401 || status === 403) return { code: 'Denied', mayPass: false, message: text };
   const isFinal = status !== undefined && status >= 300 && status < 500;
   return { code: 'Unavailable', mayPass: !isFinal, message: text };
+}
+
+/** The SDK could not read the answer: it comes from something between, and the SDK's hint is for programmers. */
+function isForeign({ message }: Failure): boolean {
+  return message?.includes('Deserialization error') ?? false;
 }

@@ -4,8 +4,9 @@
 
 import { S3Client } from '@aws-sdk/client-s3';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
+import { HeaderTooLong, Manifest, parseManifestHeader } from './manifest.ts';
 import { S3Objects } from './s3-objects.ts';
-import { type S3Limits, S3Requests, s3Limits } from './s3-requests.ts';
+import { corruptAttemptsMax, type S3Limits, S3Requests, s3Limits } from './s3-requests.ts';
 import { type BlockName, type BlockStore, isSnapshotId, StoreError } from './store.ts';
 import {
   blockPath,
@@ -73,8 +74,12 @@ function parseLocation(location: string): { readonly bucket: string; readonly pr
 }
 
 async function storeId(objects: S3Objects, location: string, create: boolean): Promise<string> {
-  const what = "store.json can't be read";
-  const before = await objects.get('store.json', what);
+  const read = () =>
+    readIntact(
+      () => objects.get('store.json', "store.json can't be read"),
+      (bytes) => parseStoreFile(bytes.toString('utf8'), location),
+    );
+  const before = await read();
   if (before) return parseStoreFile(before.toString('utf8'), location);
   if (!create) throw new StoreError('Unavailable', `there is no block store in ${location}: it has no store.json`);
   for (const folder of ['blocks/', 'manifests/']) {
@@ -83,9 +88,29 @@ async function storeId(objects: S3Objects, location: string, create: boolean): P
     }
   }
   await objects.putIfAbsent('store.json', Buffer.from(newStoreFile()), "store.json can't be written");
-  const now = await objects.get('store.json', what);
+  const now = await read();
   if (!now) throw new StoreError('Unavailable', `store.json of the block store ${location} is gone again`);
   return parseStoreFile(now.toString('utf8'), location);
+}
+
+/**
+ * What arrives damaged may have been damaged on its way, so it is read again before it is believed to be stored so: that is
+ * then for whoever parses it to say.
+ */
+async function readIntact(
+  read: () => Promise<Buffer | undefined>,
+  parse: (bytes: Buffer) => unknown,
+): Promise<Buffer | undefined> {
+  for (let number = 1; ; number++) {
+    const bytes = await read();
+    if (!bytes || number === corruptAttemptsMax) return bytes;
+    try {
+      parse(bytes);
+      return bytes;
+    } catch (error) {
+      if (error instanceof HeaderTooLong) return bytes;
+    }
+  }
 }
 
 class S3Store implements BlockStore {
@@ -141,12 +166,19 @@ class S3Store implements BlockStore {
   }
 
   async getManifest(snapshotId: string, signal?: AbortSignal): Promise<Buffer | undefined> {
-    return this.#objects.get(manifestPath(snapshotId), `the manifest of ${snapshotId} can't be read`, signal);
+    const what = `the manifest of ${snapshotId} can't be read`;
+    return readIntact(
+      () => this.#objects.get(manifestPath(snapshotId), what, signal),
+      (bytes) => Manifest.parse(bytes, { snapshotId, location: this.location }),
+    );
   }
 
   async getManifestStart(snapshotId: string, length: number, signal?: AbortSignal): Promise<Buffer | undefined> {
     const what = `the manifest of ${snapshotId} can't be read`;
-    return this.#objects.getStart(manifestPath(snapshotId), what, length, signal);
+    return readIntact(
+      () => this.#objects.getStart(manifestPath(snapshotId), what, length, signal),
+      (bytes) => parseManifestHeader(bytes, { snapshotId, location: this.location }),
+    );
   }
 
   async putManifest(snapshotId: string, bytes: Buffer, signal?: AbortSignal): Promise<void> {

@@ -51,7 +51,7 @@ export function verifyBlock(store: Located, name: BlockName, sha256: Uint8Array,
 
 /** The id in a store.json. Throws StoreError `Corrupt`. */
 export function parseStoreFile(text: string, location: string): string {
-  let content: { format?: unknown; id?: unknown } | null;
+  let content: { format?: unknown; id?: unknown; createdAt?: unknown; sha256?: unknown } | null;
   try {
     content = JSON.parse(text);
   } catch (cause) {
@@ -60,10 +60,21 @@ export function parseStoreFile(text: string, location: string): string {
   if (content?.format !== format || typeof content.id !== 'string') {
     throw new StoreError('Corrupt', `store.json of the block store ${location} is damaged, or of a later version`);
   }
-  return content.id;
+  const { id, createdAt, sha256 } = content;
+  // Early stores have none.
+  if (sha256 !== undefined && sha256 !== storeChecksum(id, String(createdAt))) {
+    throw new StoreError('Corrupt', `store.json of the block store ${location} is damaged: its checksum is wrong`);
+  }
+  return id;
 }
 
 /** The text of a new store's store.json. */
 export function newStoreFile(): string {
-  return `${JSON.stringify({ format, id: randomUUID(), createdAt: new Date().toISOString() })}\n`;
+  const [id, createdAt] = [randomUUID(), new Date().toISOString()];
+  return `${JSON.stringify({ format, id, createdAt, sha256: storeChecksum(id, createdAt) })}\n`;
+}
+
+/** With a wrong id a host would take its store for another one. */
+function storeChecksum(id: string, createdAt: string): string {
+  return hash('sha256', `${format} ${id} ${createdAt}`, 'hex');
 }
