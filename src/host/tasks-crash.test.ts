@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { blockBytes } from '../blocks/store.ts';
 import { digests, soon, TestHost, xtsBlock } from './testing-host.ts';
@@ -95,6 +96,44 @@ test('a snapshot of a volume that is being written to', async () => {
     host.unlist(create(n).taskId);
   }
   await expect.poll(() => readdirSync(host.volumesDir).filter((name) => name.includes('snap')), soon).toEqual([]);
+});
+
+test('a snapshot whose parent is given up meanwhile, having been made already', async () => {
+  const model = Buffer.alloc(sizeBytes);
+  let nbd = await host.attach({ volumeId, sizeBytes });
+  const write = async (index: number, length = blockBytes) => {
+    const bytes = randomBytes(length);
+    bytes.copy(model, index * blockBytes);
+    await nbd.write(index * blockBytes, bytes);
+  };
+  for (let index = 0; index < blocks; index++) await write(index);
+  await host.do(create(1));
+  await write(0);
+  await host.do(create(2));
+  for (let index = 1; index < blocks; index += 2) await write(index);
+  const then = Buffer.from(model);
+  await host.stopAgent();
+  await host.startProcess();
+  // The store takes no more than the first blocks of it.
+  const inTheWay = join(host.storeLocation, 'blocks', create(3).snapshotId, '0000', '00000015');
+  mkdirSync(inTheWay, { recursive: true });
+  host.list(create(3));
+  await host.reports(create(3).taskId, { state: 'failed', marked: true });
+  expect(await storedOf(create(3).snapshotId)).toBeGreaterThan(6);
+  await host.kill9();
+  rmSync(inTheWay, { recursive: true });
+  // The control plane had not heard that the second was made, and its deletion gave its child to the first.
+  host.unlist(create(2).taskId, create(3).taskId);
+  await host.startProcess();
+  nbd = await host.reconnect(volumeId);
+  for (let index = 0; index < blocks; index++) await write(index, 4096);
+  await nbd.close();
+  host.list({ ...create(3), parentSnapshotId: create(1).snapshotId });
+  await host.reports(create(3).taskId, { state: 'done' });
+  const expected = Array.from({ length: blocks }, (_, index) =>
+    then.subarray(index * blockBytes, (index + 1) * blockBytes),
+  );
+  expect(digests(await host.readSnapshot(create(3).snapshotId))).toEqual(digests(new Map(expected.entries())));
 });
 
 test('a copy under another data key', async () => {

@@ -40,11 +40,11 @@ async function copy(job: CreateSnapshotJob, context: JobContext): Promise<Buffer
   const view = openSnapshotView(job.volumesDir, job.volumeId, job.snapshotId);
   try {
     await store.putMark(job.snapshotId, signal);
-    const parent = job.parentSnapshotId ? await parentManifest(job.parentSnapshotId, context) : undefined;
-    const journal = new Journal(job.journalPath, job.snapshotId);
-    const copying = new Copying(job, context, view, journal, parent);
+    const journal = new Journal(job.journalPath, job.snapshotId, job.parentSnapshotId ?? null);
     let end: CopyingEnd = 'stopped';
     try {
+      const parent = journal.parent ? await parentManifest(journal.parent, context) : undefined;
+      const copying = new Copying(job, context, view, journal, parent);
       const manifest = await copying.run();
       // Makes everything durable that was put before; if it can't, some of that may be lost.
       end = 'unsafe';
@@ -115,7 +115,7 @@ class Copying {
     this.#view = view;
     this.#journal = journal;
     this.#parent = parent;
-    this.#isExact = parent !== undefined && view.changedSince === job.parentSnapshotId;
+    this.#isExact = parent !== undefined && view.changedSince === journal.parent;
     const { snapshotId, volumeId } = job;
     const createdAt = new Date().toISOString();
     this.#builder = new ManifestBuilder({ snapshotId, volumeId, sizeBytes: view.sizeBytes, createdAt, parent });
@@ -233,12 +233,12 @@ class Copying {
     if (index > fresh) this.#journal.addHoles(fresh, index - fresh);
   }
 
-  /** The parent is the one of an earlier process's journal: while a snapshot is being made its parent can't go. */
+  /** The parent is that of the earlier process: while a snapshot is being made, what it was begun with can't go. */
   #inheritSame(index: number, sha256: Uint8Array): void {
     const position = this.#parent?.find(index) ?? -1;
     if (position < 0 || !this.#parent!.sha256At(position).equals(sha256))
       throw new FinalJobError(
-        `block ${index} of ${this.#job.snapshotId} was left to ${this.#job.parentSnapshotId}, which no longer has it`,
+        `block ${index} of ${this.#job.snapshotId} was left to ${this.#journal.parent}, which no longer has it`,
       );
     this.#builder.inherit(index);
   }

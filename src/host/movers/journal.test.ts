@@ -106,3 +106,16 @@ test('removing it leaves nothing', () => {
   Journal.remove(path);
   expect(readdirSync(directory)).toEqual([]);
 });
+
+test('what the volume was compared with stays what it was when copying began', () => {
+  Journal.create(path, snapshotId);
+  const begin = (parent: string | null) => {
+    const journal = new Journal(path, snapshotId, parent);
+    journal.close();
+    return journal.parent;
+  };
+  expect([begin('snap-1'), begin('snap-2'), begin(null)]).toEqual(['snap-1', 'snap-1', 'snap-1']);
+  // What was found out is not believed then, so copying begins anew.
+  inAnotherBoot();
+  expect([begin(null), begin('snap-2')]).toEqual([null, null]);
+});

@@ -41,6 +41,8 @@ interface JournalHeader {
   readonly isClean: boolean;
   /** The store could not make blocks durable that the records name. */
   readonly isSuspect?: boolean;
+  /** See `Journal.parent`; absent: copying has not begun. */
+  readonly parent?: string | null | undefined;
 }
 
 export type JournalEntry =
@@ -50,6 +52,11 @@ export type JournalEntry =
 export class Journal {
   /** What the records name as stored is to be read back and put again: the store could not make it durable. */
   readonly isSuspect: boolean;
+  /**
+   * The snapshot that the volume was compared with when copying began, if there was one: what was left to it, being the same,
+   * has to be taken from it, even if another snapshot is the parent by now.
+   */
+  readonly parent: string | null | undefined;
   readonly #path: string;
   readonly #snapshotId: string;
   readonly #record = Buffer.alloc(recordBytes);
@@ -58,12 +65,16 @@ export class Journal {
   #fd: number;
   #end: number;
 
-  /** Opens the journal of `snapshotId`; makes it when it is missing. */
-  constructor(path: string, snapshotId: string) {
+  /**
+   * Opens the journal of `snapshotId`; makes it when it is missing.
+   * @param parent the snapshot to compare with (null: none), if copying begins now
+   */
+  constructor(path: string, snapshotId: string, parent?: string | null) {
     this.#path = path;
     this.#snapshotId = snapshotId;
-    const { isTrusted, isSuspect, records } = read(path, snapshotId);
+    const { isTrusted, isSuspect, records, parent: earlier } = read(path, snapshotId);
     this.isSuspect = isSuspect;
+    this.parent = isTrusted && earlier !== undefined ? earlier : parent;
     this.#earlier = isTrusted ? sorted(records) : [];
     this.#fd = -1;
     this.#end = 0;
@@ -166,7 +177,15 @@ export class Journal {
 
   #rewrite(isClean: boolean, records: Buffer, isSuspect = this.isSuspect): void {
     const snapshotId = this.#snapshotId;
-    const header: JournalHeader = { format, snapshotId, bootId: bootId(), isClean, ...(isSuspect && { isSuspect }) };
+    const { parent } = this;
+    const header: JournalHeader = {
+      format,
+      snapshotId,
+      bootId: bootId(),
+      isClean,
+      ...(isSuspect && { isSuspect }),
+      parent,
+    };
     const line = Buffer.from(`${JSON.stringify(header)}\n`);
     const fresh = freshPath(this.#path);
     // Always the same name: what a killed process leaves behind, the next one replaces.
@@ -183,7 +202,14 @@ export class Journal {
 
 const freshPath = (path: string) => `${path}.new`;
 
-function read(path: string, snapshotId: string): { isTrusted: boolean; isSuspect: boolean; records: Buffer } {
+interface Found {
+  readonly isTrusted: boolean;
+  readonly isSuspect: boolean;
+  readonly records: Buffer;
+  readonly parent?: string | null | undefined;
+}
+
+function read(path: string, snapshotId: string): Found {
   if (!existsSync(path)) return { isTrusted: true, isSuspect: false, records: Buffer.alloc(0) };
   const bytes = readFileSync(path);
   const lineEnd = bytes.indexOf('\n');
@@ -199,7 +225,7 @@ function read(path: string, snapshotId: string): { isTrusted: boolean; isSuspect
   // A killed process can leave part of a record.
   const whole = records.subarray(0, records.length - (records.length % recordBytes));
   const isTrusted = header.isClean || header.bootId === bootId();
-  return { isTrusted, isSuspect: header.isSuspect === true, records: whole };
+  return { isTrusted, isSuspect: header.isSuspect === true, records: whole, parent: header.parent };
 }
 
 function sorted(bytes: Buffer): Buffer[] {
