@@ -62,6 +62,18 @@ describe('ModifyVolume', () => {
     expect(await results()).toEqual(['modifying', 'optimizing', 'completed']);
   });
 
+  test('of an attached one is not completed by the word of another host', async () => {
+    const id = await w.volume();
+    w.host.sizeOf = () => 1024 ** 3;
+    const instanceId = await w.newInstance();
+    await attach(id, instanceId);
+    await modify(id, { Size: 3 });
+    const other = new FakeHost(w.world, { hostId: 'other' });
+    const report = { volumeId: id, instanceId, device: '/dev/sdf', generation: 1, state: 'attached' } as const;
+    await other.sync({ attachments: [report] });
+    expect(await modification(id)).toMatchObject({ ModificationState: 'optimizing' });
+  });
+
   test('of an attached one whose host never said so is completed once it is detached', async () => {
     const id = await w.volume();
     w.host.sizeOf = () => 1024 ** 3;

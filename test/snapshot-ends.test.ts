@@ -187,3 +187,11 @@ test('a shared snapshot from another region takes a grant on its key, which its 
   await w.completed(SnapshotId, abroad);
   expect(await grants()).toEqual([]);
 });
+
+test("numbers in a host's report that are none are left out, and keep nothing from going on", async () => {
+  for (const outcome of [{ blocks: 'x', fullBytes: -1, storedBytes: 1.5 }, { blocks: {}, fullBytes: null }, null, 7]) {
+    w.host.perform = () => ({ state: 'done', outcome: outcome as never });
+    const id = await w.stored();
+    expect(await w.describe(id)).toMatchObject({ State: 'completed', Progress: '100%' });
+  }
+});

@@ -27,9 +27,9 @@ export async function completeSnapshot(call: Call, snapshot: SnapshotRow, outcom
       expires_at: null,
       // Any host can read what is in the store.
       host_id: null,
-      blocks: outcome?.blocks ?? null,
-      full_bytes: outcome?.fullBytes ?? null,
-      stored_bytes: outcome?.storedBytes ?? null,
+      blocks: countOf(outcome?.blocks),
+      full_bytes: countOf(outcome?.fullBytes),
+      stored_bytes: countOf(outcome?.storedBytes),
     })
     .where('snapshot_id', '=', snapshot.snapshot_id)
     .execute();
@@ -49,6 +49,9 @@ export async function completeSnapshot(call: Call, snapshot: SnapshotRow, outcom
   }
   await release(call, snapshot);
 }
+
+/** A number in a host's message, which may be anything. */
+const countOf = (value: unknown) => (Number.isSafeInteger(value) && Number(value) >= 0 ? Number(value) : null);
 
 /** It can't be made. What is stored of it goes; the snapshot stays to be seen, with the reason, until it is deleted. */
 export async function failSnapshot(call: Call, snapshot: SnapshotRow, reason: string): Promise<void> {

@@ -202,7 +202,13 @@ async function applyReports(call: Call, host: HostRow, input: SyncRequest): Prom
         .execute();
     }
   }
-  await noteSizes(call, input.attachments);
+  // Of volumes that are not this host's it has nothing to say.
+  await noteSizes(
+    call,
+    desired.attachments.flatMap(
+      ({ attachment }) => reports.get(`${attachment.volume_id} ${attachment.instance_id}`) ?? [],
+    ),
+  );
   const results = new Map(input.tasks.map((result) => [result.taskId, result]));
   for (const { row } of desired.tasks) {
     const result = results.get(row.task_id);
