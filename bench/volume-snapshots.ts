@@ -56,7 +56,7 @@ export async function runVolumeSnapshotsBench(options: VolumeSnapshotsOptions = 
   const quiet = { info: () => {}, warn: console.warn, error: console.error };
   const volumes = createOpenVolumes({ log: quiet });
   const storeLocation = join(directory, 'store');
-  const mover = new Mover({ storeLocation, onStore: () => {} });
+  const mover = new Mover({ storeLocation, onStore: () => {}, volumeRequests: () => volumes.requests });
   mover.start();
   try {
     const volumesDir = join(directory, 'volumes');

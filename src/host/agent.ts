@@ -91,7 +91,12 @@ export class HostAgent {
     this.#volumes = createOpenVolumes({ log });
     const note = readStoreNote(dataDir);
     const storeId = note?.location === storeLocation ? note.storeId : undefined;
-    this.#mover = new Mover({ storeLocation, storeId, onStore: (status) => this.#noteStore(status) });
+    this.#mover = new Mover({
+      storeLocation,
+      storeId,
+      onStore: (status) => this.#noteStore(status),
+      volumeRequests: () => this.#volumes.requests,
+    });
     this.#store = new SharedStore(async () => {
       const known = this.#mover.store.storeId ?? storeId;
       if (known === undefined) throw new StoreError('Unavailable', `there is no block store in ${storeLocation} yet`);

@@ -98,6 +98,8 @@ export interface OpenVolumes {
   markSnapshots(members: readonly MarkMember[]): Promise<PointInTime[]>;
   /** Closes everything. */
   close(): Promise<void>;
+  /** Reads and writes that clients have been answered through the sockets that are open now. */
+  readonly requests: number;
 }
 
 /** How long requests under way may take to finish when their socket closes. */
@@ -126,6 +128,8 @@ export function createOpenVolumes(options: { readonly log: ExportLog }): OpenVol
 
 class Volumes implements OpenVolumes {
   readonly #log: ExportLog;
+  /** Of each open socket. */
+  readonly #stats = new Set<SharedArrayBuffer>();
   readonly #open = new Map<string, Opened>();
   /** The last of those who are opening, closing or marking a volume. */
   readonly #turns = new Map<string, Promise<void>>();
@@ -225,6 +229,15 @@ class Volumes implements OpenVolumes {
     return opened;
   }
 
+  get requests(): number {
+    let sum = 0;
+    for (const stats of this.#stats) {
+      const { reads, writes } = readStats(stats);
+      sum += reads + writes;
+    }
+    return sum;
+  }
+
   #handle(volumeId: string, opened: Opened): VolumeHandle {
     const user: User = { failed: [] };
     const exports = new Set<VolumeExport>();
@@ -257,10 +270,12 @@ class Volumes implements OpenVolumes {
     const { socketPath, exportName = volumeId, readOnly = false } = options;
     const listener = ++opened.listeners;
     const stats = new SharedArrayBuffer(statFields.length * 8);
+    this.#stats.add(stats);
     await opened.thread.ask({ call: 'listen', listener, socketPath, exportName, readOnly, stats });
     this.#log.info({ volumeId, socketPath }, 'volume exported');
     let closed: Promise<void> | undefined;
     const close = async (force: boolean) => {
+      this.#stats.delete(stats);
       if (opened.thread.endedAs) return;
       try {
         await opened.thread.ask({ call: 'closeListener', listener, graceMs: force ? 0 : graceMs });

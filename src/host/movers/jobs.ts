@@ -34,6 +34,8 @@ export interface MoverInput {
   readonly storeLocation: string;
   /** The id of the store that was there before; another one, or none, is then an error. */
   readonly storeId: string | undefined;
+  /** One 32-bit number, 1 while clients use volumes. */
+  readonly busy: SharedArrayBuffer;
 }
 
 export type MoverRequest =

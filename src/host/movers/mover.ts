@@ -11,7 +11,13 @@ export interface MoverOptions {
   readonly storeId?: string;
   /** The store's state has become known, or has changed. */
   readonly onStore: (status: StoreStatus) => void;
+  /** How many requests clients have made of volumes so far; while it grows quickly, moving blocks takes its time. */
+  readonly volumeRequests?: () => number;
 }
+
+/** How often it is looked at whether volumes are in use, and from how many requests a second on they are. */
+const lookEveryMs = 50;
+const busyPerSecond = 500;
 
 /** Why a job came to nothing. */
 export class JobError extends Error {
@@ -36,6 +42,8 @@ export class Mover {
   #lastId = 0;
   #isClosed = false;
   #status: StoreStatus = {};
+  readonly #busy = new SharedArrayBuffer(4);
+  #looking: NodeJS.Timeout | undefined;
 
   constructor(options: MoverOptions) {
     this.#options = options;
@@ -63,6 +71,7 @@ export class Mover {
     const id = ++this.#lastId;
     const settled = Promise.withResolvers<SnapshotOutcome | undefined>();
     this.#jobs.set(id, { settled, progress });
+    this.#look();
     const cancel = () => this.#send({ type: 'cancel', id });
     signal.addEventListener('abort', cancel, { once: true });
     try {
@@ -74,13 +83,33 @@ export class Mover {
     } finally {
       signal.removeEventListener('abort', cancel);
       this.#jobs.delete(id);
+      this.#look();
     }
   }
 
   /** Ends the thread. Jobs should have been stopped before. */
   async close(): Promise<void> {
     this.#isClosed = true;
+    clearInterval(this.#looking);
     await this.#worker?.terminate();
+  }
+
+  /** Tells the thread whether volumes are in use, as long as there are jobs. */
+  #look(): void {
+    const { volumeRequests } = this.#options;
+    if (!volumeRequests || this.#jobs.size > 0 === (this.#looking !== undefined)) return;
+    if (this.#looking) {
+      clearInterval(this.#looking);
+      this.#looking = undefined;
+      return;
+    }
+    const busy = new Int32Array(this.#busy);
+    let [before, at] = [volumeRequests(), performance.now()];
+    this.#looking = setInterval(() => {
+      const [now, nowAt] = [volumeRequests(), performance.now()];
+      Atomics.store(busy, 0, (now - before) / (nowAt - at) > busyPerSecond / 1000 ? 1 : 0);
+      [before, at] = [now, nowAt];
+    }, lookEveryMs).unref();
   }
 
   #send(request: MoverRequest, transfer: readonly ArrayBuffer[] = []): void {
@@ -93,7 +122,11 @@ export class Mover {
     // From now on the process may hold keys, and a core dump would, too.
     libc().forbidDumps();
     const { storeLocation } = this.#options;
-    const input: MoverInput = { storeLocation, storeId: this.#status.storeId ?? this.#options.storeId };
+    const input: MoverInput = {
+      storeLocation,
+      storeId: this.#status.storeId ?? this.#options.storeId,
+      busy: this.#busy,
+    };
     const worker = new Worker(new URL('./worker.ts', import.meta.url), {
       name: 'mover',
       workerData: input,
