@@ -6,6 +6,8 @@ import { rowOrder } from './sql-text.ts';
 
 /** How many tasks of a kind a host does at a time, where one can take days. */
 const places: { readonly [Kind in HostTask['kind']]?: number } = { initializeVolume: 16, copySnapshot: 16 };
+/** So many times that are listed where nobody else wants some: enough for the next ones to begin at once. */
+const listedAhead = 4;
 
 /**
  * Up to about `limit` tasks of a host, or of a kind. For each account and kind they are the oldest, and oldest first; a group
@@ -67,10 +69,10 @@ export function withinShares(rows: readonly TaskRow[]): TaskRow[] {
   const used = new Map<string, number>();
   return rows.filter(({ kind, account }) => {
     const [most, sharers] = [places[kind], accounts.get(kind)!.size];
-    if (most === undefined || sharers === 1) return true;
+    if (most === undefined) return true;
     const owner = `${kind} ${account}`;
     const count = (used.get(owner) ?? 0) + 1;
     used.set(owner, count);
-    return count <= Math.ceil(most / sharers);
+    return count <= (sharers === 1 ? most * listedAhead : Math.ceil(most / sharers));
   });
 }

@@ -107,11 +107,12 @@ export function blockStoreProblem(host: HostRow, store: string | undefined): str
  */
 export async function claimTasks(call: Call, host: HostRow): Promise<void> {
   const hosts = await tables(call).selectFrom('ec2_hosts').selectAll().execute();
-  const live = hosts.filter((other) => isLive(call, other)).map((other) => other.host_id);
+  const gone = hosts.filter((other) => other.host_id !== host.host_id && !isLive(call, other));
   const free = await tables(call)
     .selectFrom('ec2_tasks')
     .selectAll()
-    .where('host_id', 'not in', [host.host_id, ...live])
+    // Named one by one, so that they are found by the index: of tasks that hosts have there may be very many.
+    .where('host_id', 'in', ['', ...gone.map((other) => other.host_id)])
     .orderBy('created_at')
     .limit(claimsMax)
     .execute();
