@@ -31,7 +31,7 @@ import {
 } from './block-files.ts';
 import { BlockWriter } from './block-writer.ts';
 import { libc } from './libc.ts';
-import { type BlockName, type BlockStore, blockBytes, isSnapshotId, StoreError } from './store.ts';
+import { type BlockName, type BlockStore, blockBytes, isSnapshotId, NoStoreError, StoreError } from './store.ts';
 import {
   blockPath,
   checkedId,
@@ -384,7 +384,7 @@ function readStoreFile(path: string): string {
     text = readFileSync(join(path, 'store.json'), 'utf8');
   } catch (error) {
     if (codeOf(error) !== 'ENOENT') throw error;
-    throw new StoreError('Unavailable', `there is no block store in ${path}: it has no store.json`);
+    throw new NoStoreError(path);
   }
   return parseStoreFile(text, path);
 }

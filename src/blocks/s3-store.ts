@@ -7,7 +7,7 @@ import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { HeaderTooLong, Manifest, parseManifestHeader } from './manifest.ts';
 import { S3Objects } from './s3-objects.ts';
 import { corruptAttemptsMax, type S3Limits, S3Requests, s3Limits } from './s3-requests.ts';
-import { type BlockName, type BlockStore, isSnapshotId, StoreError } from './store.ts';
+import { type BlockName, type BlockStore, isSnapshotId, NoStoreError, StoreError } from './store.ts';
 import {
   blockPath,
   checkedId,
@@ -81,7 +81,7 @@ async function storeId(objects: S3Objects, location: string, create: boolean): P
     );
   const before = await read();
   if (before) return parseStoreFile(before.toString('utf8'), location);
-  if (!create) throw new StoreError('Unavailable', `there is no block store in ${location}: it has no store.json`);
+  if (!create) throw new NoStoreError(location);
   for (const folder of ['blocks/', 'manifests/']) {
     for await (const _ of objects.list(folder)) {
       throw new StoreError('Corrupt', `the block store ${location} has lost its store.json`);

@@ -98,3 +98,10 @@ export class StoreError extends Error {
     this.code = code;
   }
 }
+
+/** The place is there, and holds no block store. */
+export class NoStoreError extends StoreError {
+  constructor(location: string, options?: ErrorOptions) {
+    super('Unavailable', `there is no block store in ${location}: it has no store.json`, options);
+  }
+}

@@ -89,8 +89,7 @@ export class HostAgent {
     const { dataDir, storeLocation, log } = options;
     this.#volumesDir = join(dataDir, 'volumes');
     this.#volumes = createOpenVolumes({ log });
-    const note = readStoreNote(dataDir);
-    const storeId = note?.location === storeLocation ? note.storeId : undefined;
+    const storeId = readStoreNote(dataDir)?.storeId;
     this.#mover = new Mover({
       storeLocation,
       storeId,

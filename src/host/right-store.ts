@@ -1,19 +1,26 @@
 /** The block store of this host, and no other that happens to be in its place. */
 import { openStore } from '../blocks/open-store.ts';
-import { type BlockStore, StoreError } from '../blocks/store.ts';
+import { type BlockStore, NoStoreError, StoreError } from '../blocks/store.ts';
+
+const advice =
+  'is the right file system mounted, and --store what it was? host.store in the data directory says which store this host ' +
+  'used last; remove that file to change to another one for good';
 
 /**
  * @param storeId the store that was there before; undefined: any will do, and a new one is made where there is none
  * @throws {StoreError}
  */
 export async function openRightStore(location: string, storeId: string | undefined): Promise<BlockStore> {
-  const opened = await openStore(location, { create: storeId === undefined });
+  const opened = await openStore(location, { create: storeId === undefined }).catch((error) => {
+    throw storeId !== undefined && error instanceof NoStoreError
+      ? new StoreError('Unavailable', `${error.message}; ${advice}`, { cause: error })
+      : error;
+  });
   if (storeId === undefined || opened.id === storeId) return opened;
   opened.close();
   throw new StoreError(
     'Unavailable',
-    `${location} has the block store ${opened.id}, but this host's is ${storeId}: is the right file system mounted? ` +
-      'To change to another store for good, remove host.store from the data directory',
+    `${location} has the block store ${opened.id}, but this host's is ${storeId}: ${advice}`,
   );
 }
 

@@ -1,6 +1,7 @@
 /**
- * `DIR/host.store`: which block store this host used last. A directory that is empty because its file system is not mounted
- * must not become a new store, in which every snapshot would be missing.
+ * `DIR/host.store`: which block store this host used last. A directory that is empty because its file system is not mounted,
+ * or because `--store` was forgotten, must not become a new store, in which every snapshot would be missing. A store may be
+ * moved: it is known by its id.
  */
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';

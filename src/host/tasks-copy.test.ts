@@ -181,6 +181,21 @@ describe('a block store that is not there', () => {
     expect(host.controlPlane.last.blockStoreId).toBe(blockStoreId);
   });
 
+  test('is not made anew in another place either: --store was forgotten, or the store has yet to be moved there', async () => {
+    await host.putSnapshot(source, sizeBytes, someBlocks());
+    await expect.poll(() => host.controlPlane.last.blockStoreId, soon).toMatch(/^[0-9a-f-]{36}$/);
+    const { blockStoreId } = host.controlPlane.last;
+    await host.stopAgent();
+    const elsewhere = join(host.dataDir, 'elsewhere');
+    host.startAgent(elsewhere);
+    await expect.poll(() => host.controlPlane.last.blockStore?.error, soon).toMatch(/no block store in .*host\.store/);
+    expect(existsSync(elsewhere)).toBe(false);
+    await host.stopAgent();
+    renameSync(host.storeLocation, elsewhere);
+    host.startAgent(elsewhere);
+    await expect.poll(() => host.controlPlane.last.blockStoreId, soon).toBe(blockStoreId);
+  });
+
   test('that is another one than before is not taken for it', async () => {
     await expect.poll(() => host.controlPlane.last.blockStoreId, soon).toBeTruthy();
     await host.stopAgent();

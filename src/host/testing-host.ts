@@ -51,14 +51,14 @@ export class TestHost {
     return host;
   }
 
-  startAgent(): void {
+  startAgent(storeLocation = this.storeLocation): void {
     this.#agent = new HostAgent({
       hostId: 'local',
       credentials: { accessKeyId: 'AKIAEXAMPLE', secretAccessKey: 'secret' },
       region: 'us-east-1',
       zones: '*',
       dataDir: this.dataDir,
-      storeLocation: this.storeLocation,
+      storeLocation,
       startedAt: Date.now(),
       endpoint: () => ({ url: this.controlPlane.url }),
       onConnected: () => {},
