@@ -149,7 +149,7 @@ function isSame(value: Value, bytes: Buffer, at: number, unit: number): boolean 
 const zeroCell = new Cell([zeroValue]);
 
 export interface Change {
-  readonly kind: 'write' | 'zero' | 'trim';
+  readonly kind: 'write' | 'zero' | 'trim' | 'read';
   readonly offset: number;
   readonly length: number;
   /** The write's number. */
@@ -235,7 +235,7 @@ export class Contents {
   }
 }
 
-export function* unitsOf({ offset, length }: Change): Generator<number> {
+export function* unitsOf({ offset, length }: Pick<Change, 'offset' | 'length'>): Generator<number> {
   for (let unit = Math.floor(offset / unitBytes); unit * unitBytes < offset + length; unit++) yield unit;
 }
 

@@ -7,29 +7,10 @@ import {
   DetachVolumeCommand,
 } from '@aws-sdk/client-ec2';
 import { DisableKeyCommand, EnableKeyCommand } from '@aws-sdk/client-kms';
-import { Disconnected } from './connection.ts';
-import { copySnapshot, createSnapshot, createSnapshots, deleteSnapshot } from './snapshots.ts';
-import { burst, Traffic } from './traffic.ts';
-import { upload } from './uploads.ts';
-import { attach, copyVolume, createVolume, deleteVolume, describeVolume, detach, grow } from './volumes.ts';
+import { interruptible, isRefusal, together } from './together.ts';
+import { burst, ignoreGone, Traffic } from './traffic.ts';
+import { describeVolume } from './volumes.ts';
 import { abroad, gib, home, type ModelWorld, pause, waitFor } from './world.ts';
-
-type Step = (world: ModelWorld) => Promise<void>;
-/** What may be under way when something is killed. */
-const interrupted: readonly Step[] = [
-  createSnapshot,
-  createSnapshot,
-  createSnapshots,
-  deleteSnapshot,
-  createVolume,
-  copySnapshot,
-  copyVolume,
-  deleteVolume,
-  attach,
-  detach,
-  grow,
-  upload,
-];
 
 export async function killSomething(world: ModelWorld): Promise<void> {
   const { random } = world;
@@ -40,7 +21,8 @@ export async function killSomething(world: ModelWorld): Promise<void> {
   ]);
   const volumes = [...world.volumes.values()].filter(({ attached }) => attached.length > 0);
   const traffic = random.oneIn(2) ? await Traffic.begin(world, random.shuffle(volumes).slice(0, 2), 3) : undefined;
-  const step = random.oneIn(3) ? undefined : random.pick(interrupted);
+  const step = random.oneIn(4) ? undefined : random.oneIn(3) ? together : random.pick(interruptible);
+  if (random.oneIn(4) && world.disabled.size === 0) await disableOrEnable(world);
   world.isKilling = true;
   const call = step?.(world).catch((error) => {
     const { message } = error as Error;
@@ -57,15 +39,17 @@ export async function killSomething(world: ModelWorld): Promise<void> {
   }
   await traffic?.end();
   await world.restart();
+  if (random.oneIn(4)) {
+    // And again, while everything is being taken up.
+    await pause(random.below(1500));
+    await world.kill(random.oneIn(3) ? 'both' : 'host');
+    await world.restart();
+  }
   const failure = await call;
   world.isKilling = false;
-  if (failure && !isOfKill(failure)) throw failure;
+  if (failure && !isOfKill(failure) && !(step === together && isRefusal(failure))) throw failure;
   world.dropConnections();
   await reconcile(world);
-}
-
-function ignoreGone(error: Error): void {
-  if (!(error instanceof Disconnected)) throw error;
 }
 
 /** What a call may say that was under way. */
@@ -109,9 +93,10 @@ export async function reconcile(world: ModelWorld): Promise<void> {
       if (!volume.Attachments?.some(({ InstanceId }) => InstanceId === instanceId))
         throw new Error(`${id} is not attached to ${instanceId} any more`);
   }
-  for (const [id, { State }] of found) {
+  for (const [id, { State, Attachments }] of found) {
     if (world.volumes.has(id) || State === 'deleting') continue;
     world.note(`delete ${id}, which nobody was told of`);
+    for (const one of Attachments ?? []) await detachUnknown(world, id, one.InstanceId!, one.State!);
     await waitFor(`${id} to be made`, async () => (await describeVolume(world, id))?.State !== 'creating');
     if (await describeVolume(world, id))
       await world.retried(() => world.ec2().send(new DeleteVolumeCommand({ VolumeId: id })));

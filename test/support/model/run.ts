@@ -14,6 +14,7 @@ import {
   readSomeSnapshot,
   removeSnapshot,
 } from './snapshots.ts';
+import { together } from './together.ts';
 import { burst, readVolume } from './traffic.ts';
 import { complete, upload } from './uploads.ts';
 import {
@@ -52,6 +53,7 @@ const steps: readonly Step[] = [
   [8, upload],
   [2, disableOrEnable],
   [3, killSomething],
+  [6, stepsTogether],
 ];
 
 async function io(world: ModelWorld): Promise<void> {
@@ -63,6 +65,11 @@ async function io(world: ModelWorld): Promise<void> {
 async function readSomeVolume(world: ModelWorld): Promise<void> {
   const volumes = [...world.volumes.values()].filter((volume) => world.usable(volume).length > 0);
   if (volumes.length > 0) await readVolume(world, world.random.pick(volumes));
+}
+
+async function stepsTogether(world: ModelWorld): Promise<void> {
+  await together(world);
+  await reconcile(world);
 }
 
 export interface RunOptions {

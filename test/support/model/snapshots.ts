@@ -11,7 +11,7 @@ import {
 import type { Contents } from './contents.ts';
 import { blockBytes } from './contents.ts';
 import { contentsAtPoint, Traffic } from './traffic.ts';
-import { abroad, home, type ModelSnapshot, type ModelVolume, type ModelWorld, pause, waitFor } from './world.ts';
+import { abroad, home, type ModelSnapshot, type ModelWorld, pause, waitFor } from './world.ts';
 
 const snapshotsMax = 24;
 const limitError = 'ConcurrentSnapshotLimitExceeded';
@@ -67,10 +67,10 @@ export async function createSnapshot(world: ModelWorld): Promise<void> {
     world,
     random.oneIn(4) ? [] : [volume, ...others.filter((other) => other !== volume)],
   );
+  await pause(random.below(8));
+  const before = volume.contents.clone();
+  const changes = world.changes.observe();
   try {
-    await pause(random.below(8));
-    const before = volume.contents.clone();
-    const changes = traffic.changesFromNow();
     world.note(`snapshot of ${volume.id}`);
     const { SnapshotId } = await world.ec2().send(new CreateSnapshotCommand({ VolumeId: volume.id }));
     const made = changes();
@@ -81,6 +81,7 @@ export async function createSnapshot(world: ModelWorld): Promise<void> {
     if (!isRefusedForNow(error)) throw error;
     world.note(`refused: ${(error as Error).message}`);
   } finally {
+    changes();
     await traffic.end();
   }
 }
@@ -93,17 +94,19 @@ export async function createSnapshots(world: ModelWorld): Promise<void> {
   );
   if (members.length === 0 || world.snapshots.size + members.length > snapshotsMax) return deleteSnapshot(world);
   const traffic = await Traffic.begin(world, members, 3);
+  await pause(random.below(8));
+  const before = new Map<string, Contents>(members.map(({ id, contents }) => [id, contents.clone()]));
+  const changes = world.changes.observe();
   try {
-    await pause(random.below(8));
-    const before = new Map<string, Contents>(members.map(({ id, contents }) => [id, contents.clone()]));
-    const changes = traffic.changesFromNow();
     world.note(`snapshots of ${members.map(({ id }) => id).join(' ')}`);
     const { Snapshots } = await world
       .ec2()
       .send(new CreateSnapshotsCommand({ InstanceSpecification: { InstanceId: instance.id } }));
     const made = changes();
     for (const volume of members) {
-      const { SnapshotId } = Snapshots!.find(({ VolumeId }) => VolumeId === volume.id)!;
+      // One may have been detached a moment before.
+      const SnapshotId = Snapshots!.find(({ VolumeId }) => VolumeId === volume.id)?.SnapshotId;
+      if (SnapshotId === undefined && world.isTogether) continue;
       world.note(`that of ${volume.id} is ${SnapshotId}`);
       const contents = contentsAtPoint(before.get(volume.id)!, volume, made);
       add(world, SnapshotId!, volume, contents, { volumeId: volume.id });
@@ -113,6 +116,7 @@ export async function createSnapshots(world: ModelWorld): Promise<void> {
     if (!isRefusedForNow(error)) throw error;
     world.note(`refused: ${(error as Error).message}`);
   } finally {
+    changes();
     await traffic.end();
   }
 }

@@ -1,12 +1,14 @@
 /** Reads and writes of the model's volumes: one after the other, side by side, and beside something else. */
+import type { Begun } from './change-log.ts';
 import { type Connection, Disconnected } from './connection.ts';
-import { blockBytes, type Change, type Contents, Sequence, unitBytes, unitsOf } from './contents.ts';
-import type { ModelVolume, ModelWorld } from './world.ts';
+import { blockBytes, type Change, type Contents, Sequence, unitBytes } from './contents.ts';
+import { type ModelVolume, type ModelWorld, pause } from './world.ts';
 
 const inFlightMax = 8;
+const fillBlocks = 24;
 
-/** A place and a length: around the hot blocks, mostly at the edges of units and blocks, where mistakes are. */
-function place(world: ModelWorld, { hot, contents }: ModelVolume): { offset: number; length: number } {
+/** A place and a length, for someone who knows the volume's size as `sizeBytes`: around the hot blocks, mostly at the edges of units and blocks, where mistakes are. */
+function place(world: ModelWorld, { hot }: ModelVolume, sizeBytes: number): { offset: number; length: number } {
   const { random } = world;
   const block = random.pick(hot);
   const unitsOfBlock = blockBytes / unitBytes;
@@ -23,24 +25,17 @@ function place(world: ModelWorld, { hot, contents }: ModelVolume): { offset: num
     [2, () => unitBytes * (1 + random.below(24))],
     [1, () => blockBytes],
   ])();
-  const from = Math.min(Math.max(0, offset), contents.sizeBytes - 1);
-  return { offset: from, length: Math.min(length, contents.sizeBytes - from) };
+  const from = Math.min(Math.max(0, offset), sizeBytes - 1);
+  return { offset: from, length: Math.min(length, sizeBytes - from) };
 }
 
-function newChange(world: ModelWorld, volume: ModelVolume): Change {
+function newChange(world: ModelWorld, volume: ModelVolume, sizeBytes: number): Change {
   const kind = world.random.weighted([
     [12, 'write' as const],
     [2, 'zero' as const],
     [2, 'trim' as const],
   ]);
-  return { kind, ...place(world, volume), write: kind === 'write' ? world.nextWrite() : 0 };
-}
-
-function take(taken: Set<number>, range: Pick<Change, 'offset' | 'length'>): boolean {
-  const units = [...unitsOf({ ...range, kind: 'write', write: 0 })];
-  if (units.some((unit) => taken.has(unit))) return false;
-  for (const unit of units) taken.add(unit);
-  return true;
+  return { kind, ...place(world, volume, sizeBytes), write: kind === 'write' ? world.nextWrite() : 0 };
 }
 
 /** Carries out a change, and notes in the model that it was, or that nobody knows. */
@@ -60,28 +55,30 @@ const words = ({ kind, offset, length, write }: Change) =>
 
 /** A burst of requests on a volume, several in flight, none at the same unit. */
 export async function burst(world: ModelWorld, volume: ModelVolume, requests: number): Promise<void> {
-  const { random } = world;
-  const attachments = world.usable(volume);
+  const { random, changes } = world;
   for (let left = requests; left > 0; ) {
-    const taken = new Set<number>();
     const work: Promise<void>[] = [];
-    const begin = (one: Promise<void>) => {
+    const begin = (one: Promise<void>, ended?: () => void) => {
       // Looked at when all of them have come to their end.
       one.catch(() => {});
-      work.push(one);
+      work.push(ended ? one.finally(ended) : one);
     };
+    const attachments = world.usable(volume);
+    if (attachments.length === 0) return;
+    const connection = await world.connection(random.pick(attachments));
     for (let count = 1 + random.below(inFlightMax); count > 0 && left > 0; count--, left--) {
-      const connection = await world.connection(random.pick(attachments));
       world.count('io');
       if (random.oneIn(12)) begin(connection.flush());
       else if (random.oneIn(3)) {
-        const { offset, length } = place(world, volume);
-        if (take(taken, { offset, length })) begin(readAndCheck(connection, volume, offset, length));
+        const { offset, length } = place(world, volume, connection.sizeBytes);
+        const ended = changes.begin(volume, { kind: 'read', offset, length, write: 0 });
+        if (ended) begin(readAndCheck(connection, volume, offset, length), ended);
       } else {
-        const change = newChange(world, volume);
-        if (!take(taken, change)) continue;
+        const change = newChange(world, volume, connection.sizeBytes);
+        const ended = changes.begin(volume, change);
+        if (!ended) continue;
         world.note(`${volume.id}: ${words(change)}`);
-        begin(carryOut(connection, volume.contents, change, random.oneIn(10)));
+        begin(carryOut(connection, volume.contents, change, random.oneIn(10)), ended);
       }
     }
     const settled = await Promise.allSettled(work);
@@ -93,67 +90,71 @@ async function readAndCheck(connection: Connection, { id, contents }: ModelVolum
   contents.check(offset, await connection.read(offset, length), id);
 }
 
+/** Writes a stretch of whole blocks, so that there is something to restore and to copy for a while. */
+export async function fill(world: ModelWorld, volume: ModelVolume): Promise<void> {
+  const blocks = volume.contents.sizeBytes / blockBytes;
+  const first = world.random.below(blocks - fillBlocks);
+  const attachments = world.usable(volume);
+  if (attachments.length === 0) return;
+  const connection = await world.connection(world.random.pick(attachments));
+  for (let block = first; block < first + fillBlocks; block++) {
+    const change: Change = {
+      kind: 'write',
+      offset: block * blockBytes,
+      length: blockBytes,
+      write: world.nextWrite(),
+    };
+    const ended = world.changes.begin(volume, change);
+    if (!ended) continue;
+    world.note(`${volume.id}: ${words(change)}, to fill it`);
+    world.count('io');
+    await carryOut(connection, volume.contents, change, false).finally(ended);
+  }
+}
+
 /** Everything of a volume that was ever written, and something around it. */
 export async function readVolume(world: ModelWorld, volume: ModelVolume): Promise<void> {
-  const connection = await world.connection(world.random.pick(world.usable(volume)));
+  const attachments = world.usable(volume);
+  if (attachments.length === 0) return;
+  const connection = await world.connection(world.random.pick(attachments));
   const { contents, id } = volume;
   world.note(`${id}: read whole`);
   const blocks = new Set(contents.touchedBlocks());
   for (let count = 0; count < 3; count++) blocks.add(world.random.below(contents.sizeBytes / blockBytes));
   for (const block of [...blocks]) if ((block + 1) * blockBytes < contents.sizeBytes) blocks.add(block + 1);
   for (const block of blocks) {
+    const range = { offset: block * blockBytes, length: blockBytes };
+    const ended = world.changes.begin(volume, { kind: 'read', ...range, write: 0 });
+    if (!ended) continue;
     world.count('blocks read');
-    await readAndCheck(connection, volume, block * blockBytes, blockBytes);
+    await readAndCheck(connection, volume, range.offset, range.length).finally(ended);
   }
 }
 
-/** A change made while something else went on. */
-interface Made {
-  readonly volume: ModelVolume;
-  readonly change: Change;
-  readonly sequence: Sequence;
-  readonly position: number;
-}
-
-/**
- * Writers that go on beside something else, each one request after the other, over all the volumes in turn. Every unit is
- * changed at most once.
- */
+/** Writers that go on beside something else, each one request after the other, over all the volumes in turn. */
 export class Traffic {
   readonly #world: ModelWorld;
   readonly #volumes: readonly ModelVolume[];
-  readonly #taken: ReadonlyMap<ModelVolume, Set<number>>;
-  readonly #made: Made[] = [];
-  readonly #inFlight = new Set<Made>();
   readonly #writers: Promise<void>[];
   #isEnding = false;
 
   private constructor(world: ModelWorld, volumes: readonly ModelVolume[], writers: number) {
     this.#world = world;
     this.#volumes = volumes;
-    this.#taken = new Map(volumes.map((volume) => [volume, new Set<number>()]));
     this.#writers = volumes.length === 0 ? [] : Array.from({ length: writers }, () => this.#write());
     for (const one of this.#writers) one.catch(() => {});
   }
 
   /** Begins once all the volumes that can be used have connections; these are not renewed. */
   static async begin(world: ModelWorld, volumes: readonly ModelVolume[], writers = 2): Promise<Traffic> {
-    for (const volume of volumes) for (const one of world.usable(volume)) await world.connection(one);
+    for (const volume of volumes) for (const one of world.usable(volume)) await world.connection(one).catch(ignoreGone);
     return new Traffic(world, volumes, writers);
-  }
-
-  /** From now on: what is in flight, and what is begun later. Asked again, what has been begun since. */
-  changesFromNow(): () => readonly Made[] {
-    const inFlight = [...this.#inFlight];
-    const position = this.#made.length;
-    return () => [...inFlight, ...this.#made.slice(position)];
   }
 
   /** Ends; what broke because the connection did is not a failure. */
   async end(): Promise<void> {
     this.#isEnding = true;
-    const settled = await Promise.allSettled(this.#writers);
-    for (const one of settled) if (one.status === 'rejected' && !(one.reason instanceof Disconnected)) throw one.reason;
+    for (const one of await Promise.allSettled(this.#writers)) if (one.status === 'rejected') ignoreGone(one.reason);
   }
 
   async #write(): Promise<void> {
@@ -163,25 +164,29 @@ export class Traffic {
       const volume = world.random.pick(this.#volumes);
       const open = volume.attached.map(({ connection }) => connection).filter((one) => one?.isOpen);
       const connection = open.length === 0 ? undefined : world.random.pick(open);
-      const change = newChange(world, volume);
-      if (!connection || !take(this.#taken.get(volume)!, change)) {
+      const change = newChange(world, volume, connection?.sizeBytes ?? volume.contents.sizeBytes);
+      const ended = connection && world.changes.begin(volume, change, sequence);
+      if (!connection || !ended) {
         failures++;
+        // Others may have to end what they have in flight.
+        await pause(0);
         continue;
       }
-      const made = { volume, change, sequence, position: sequence.length++ };
-      this.#made.push(made);
-      this.#inFlight.add(made);
       world.note(`${volume.id}: ${words(change)}, meanwhile`);
       world.count('io beside');
-      await carryOut(connection, volume.contents, change, world.random.oneIn(20));
-      this.#inFlight.delete(made);
+      await carryOut(connection, volume.contents, change, world.random.oneIn(20)).finally(ended);
     }
   }
 }
 
-/** What a point in time of a volume holds that was fixed while `made` went on; `before`: the contents without those. */
-export function contentsAtPoint(before: Contents, volume: ModelVolume, made: readonly Made[]): Contents {
+export function ignoreGone(error: unknown): void {
+  if (!(error instanceof Disconnected)) throw error;
+}
+
+/** What a point in time of a volume holds that was fixed while `begun` went on; `before`: the contents without those. */
+export function contentsAtPoint(before: Contents, volume: ModelVolume, begun: readonly Begun<ModelVolume>[]): Contents {
   const contents = before.clone();
-  for (const one of made) if (one.volume === volume) contents.applyToPoint(one.change, one.sequence, one.position);
+  for (const { change, sequence, position, ...one } of begun)
+    if (one.volume === volume && change.kind !== 'read') contents.applyToPoint(change, sequence, position);
   return contents;
 }

@@ -17,7 +17,7 @@ import {
 import { imageId } from '../volumes.ts';
 import { blockBytes, Contents } from './contents.ts';
 import { snapshotToUse } from './snapshots.ts';
-import { contentsAtPoint, Traffic } from './traffic.ts';
+import { contentsAtPoint, fill, ignoreGone, Traffic } from './traffic.ts';
 import { type Attached, gib, type ModelVolume, type ModelWorld, pause, waitFor, zone } from './world.ts';
 
 const volumesMax = 8;
@@ -85,12 +85,12 @@ export async function copyVolume(world: ModelWorld): Promise<void> {
   const source = random.pick(sources);
   const key = usableKey(world) ?? source.key;
   const traffic = await Traffic.begin(world, [source]);
+  await pause(random.below(5));
+  const before = source.contents.clone();
+  const changes = world.changes.observe();
   let volumeId: string;
   let contents: Contents;
   try {
-    await pause(random.below(5));
-    const before = source.contents.clone();
-    const changes = traffic.changesFromNow();
     world.note(`copy ${source.id} under ${key ?? 'no key'}`);
     const { Volumes } = await world.ec2().send(
       new CopyVolumesCommand({
@@ -104,6 +104,7 @@ export async function copyVolume(world: ModelWorld): Promise<void> {
     if ((error as Error).name === 'ConcurrentSnapshotLimitExceeded') return;
     throw error;
   } finally {
+    changes();
     await traffic.end();
   }
   world.note(`the copy is ${volumeId}`);
@@ -150,11 +151,13 @@ export async function attachTo(world: ModelWorld, volume: ModelVolume, instanceI
   const taken = new Set(all.filter((one) => one.instanceId === instanceId).map(({ device }) => device));
   const device = devices.find((one) => !taken.has(one))!;
   await waitFor(`${id} to be made`, async () => (await describeVolume(world, id))?.State !== 'creating');
+  if (!world.volumes.has(id)) return;
   world.note(`attach ${id} to ${instanceId} as ${device}`);
   await world.retried(() =>
     world.ec2().send(new AttachVolumeCommand({ VolumeId: id, InstanceId: instanceId, Device: device })),
   );
   volume.attached.push({ instanceId, device, connection: undefined });
+  if (world.random.oneIn(12)) await fill(world, volume);
 }
 
 export async function detach(world: ModelWorld): Promise<void> {
@@ -209,6 +212,7 @@ export async function grow(world: ModelWorld): Promise<void> {
   } finally {
     await traffic?.end();
   }
+  if (!world.volumes.has(id)) return;
   await takeSize(world, volume, sizeBytes);
 }
 
@@ -219,8 +223,13 @@ export async function takeSize(world: ModelWorld, volume: ModelVolume, sizeBytes
   contents.grow(sizeBytes);
   for (const attached of world.usable(volume)) {
     await waitFor(`${id} to show its new size`, async () => {
-      attached.connection?.close();
-      return (await world.connection(attached)).sizeBytes === sizeBytes;
+      // Others may be using the connection, or have the volume detached.
+      if (!world.isAttached(attached)) return true;
+      if (!world.changes.isBusy(volume)) {
+        attached.connection?.close();
+        return (await world.connection(attached).catch(ignoreGone))?.sizeBytes === sizeBytes;
+      }
+      return false;
     });
   }
 }

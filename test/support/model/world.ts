@@ -10,7 +10,8 @@ import { EC2Client } from '@aws-sdk/client-ec2';
 import { CreateKeyCommand, KMSClient } from '@aws-sdk/client-kms';
 import { Random } from '../fuzz/random.ts';
 import { type Part, startServer, type TestServer } from '../server.ts';
-import { Connection } from './connection.ts';
+import { ChangeLog } from './change-log.ts';
+import { Connection, Disconnected } from './connection.ts';
 import type { Contents } from './contents.ts';
 
 export const gib = 1024 ** 3;
@@ -62,7 +63,7 @@ export interface ModelInstance {
 
 /** An error that says that something is not there at the moment, as after a kill. */
 const transient =
-  /No host|not connected|could not fix the point in time|ECONNRESET|ECONNREFUSED|EPIPE|socket hang up|no host/i;
+  /No host|not connected|could not fix the point in time|ECONNRESET|ECONNREFUSED|EPIPE|socket hang up|no host|Try again/i;
 
 export class ModelWorld {
   readonly server: TestServer;
@@ -78,6 +79,7 @@ export class ModelWorld {
   readonly disabled = new Set<string>();
   steps = 0;
   writes = 0;
+  readonly changes = new ChangeLog<ModelVolume>();
   readonly counts = new Map<string, number>();
   readonly #history: string[] = [];
   readonly #log = process.env.COFFER_MODEL_LOG;
@@ -86,6 +88,8 @@ export class ModelWorld {
   #isDown = false;
   /** Something is about to be killed: calls that fail then are not repeated. */
   isKilling = false;
+  /** Several steps are under way, which may get in each other's way. */
+  isTogether = false;
 
   private constructor(server: TestServer, seed: number) {
     this.server = server;
@@ -208,6 +212,10 @@ export class ModelWorld {
     return this.instances.some(({ id, isRunning }) => id === instanceId && isRunning);
   }
 
+  isAttached(attached: Attached): boolean {
+    return this.isRunning(attached) && [...this.volumes.values()].some((volume) => volume.attached.includes(attached));
+  }
+
   /** Attachments through which the volume can be used now, or soon: while its key is disabled those that are open. */
   usable(volume: ModelVolume): Attached[] {
     return volume.attached.filter(
@@ -226,6 +234,8 @@ export class ModelWorld {
       } catch {
         // Left behind by a killed process, or about to go.
       }
+      // Detached meanwhile, or stopped.
+      if (!this.isAttached(attached)) throw new Disconnected(`${path} is gone`);
       if (Date.now() > deadline) throw new Error(`${path} takes no connection`);
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
