@@ -161,10 +161,11 @@ describe('coffer key delete', () => {
 
   test('says what the key service has against it, and what is wrong with the command', async () => {
     const arn = await newKey();
-    const soon = await key(['delete', arn, '--days', '3']);
-    expect(soon.exitCode).toBe(1);
-    expect(soon.stderr).toContain('PendingWindowInDays must be between 7 and 30');
-    expect((await key(['delete', arn, '--days', 'soon'])).exitCode).toBe(2);
+    expect((await key(['delete', arn, '--days', '7'])).exitCode).toBe(0);
+    const again = await key(['delete', arn, '--days', '7']);
+    expect(again.exitCode).toBe(1);
+    expect(again.stderr).toContain('is pending deletion');
+    for (const days of ['3', '31', 'soon']) expect((await key(['delete', arn, '--days', days])).exitCode).toBe(2);
     expect((await key(['delete', 'alias/nobody', '--yes'])).stderr).toContain('NotFoundException');
     expect((await key(['delete', 'alias/aws/ebs', '--yes'])).exitCode).toBe(1);
   });

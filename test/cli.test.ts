@@ -1,6 +1,6 @@
 /** The command line as people and scripts meet it. */
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -75,9 +75,10 @@ describe('help', () => {
 
 describe('wrong usage ends with 2 and one line that says what is wrong', () => {
   test.each([
-    [['trial'], "unknown command 'trial'"],
+    [['trial'], "unknown command 'trial' (Did you mean trail?); see coffer --help"],
     [['trail', '--foo'], "unknown option '--foo'"],
-    [['volume', 'inspect'], "missing required argument 'volume-id'"],
+    [['volume', 'inspect'], "missing required argument 'volume-id'; see coffer volume inspect --help"],
+    [['key', 'delete', 'alias/mine', '--days', '6'], '--days must be from 7 to 30'],
     [['trail', '--max', 'many'], '--max must be'],
     [['events', '--max', '-1'], '--max must be'],
     [['trail', '--since', 'yesterday'], 'is not a time'],
@@ -93,13 +94,15 @@ describe('wrong usage ends with 2 and one line that says what is wrong', () => {
   ])('%j', async (args, words) => {
     const { exitCode, stderr } = await type(args, { cwd: scratch });
     expect(stderr).toContain(words);
-    expect(stderr).not.toMatch(/^ +at /m);
+    expect(stderr).toMatch(/^coffer: .*\n$/);
     expect(exitCode).toBe(2);
   });
 
-  test('a data directory whose sockets would have too long a path', async () => {
-    const { exitCode, stderr } = await type(['serve', '--data', join(scratch, 'x'.repeat(80))]);
+  test('a data directory whose sockets would have too long a path, and nothing is left of it', async () => {
+    const path = join(scratch, 'x'.repeat(80));
+    const { exitCode, stderr } = await type(['serve', '--data', path]);
     expect({ exitCode, stderr }).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('choose a shorter') });
+    expect(existsSync(path)).toBe(false);
   });
 });
 
@@ -211,7 +214,7 @@ describe('with a server', () => {
   test('status shows server, host and counts', async () => {
     const text = (await withData('status')).stdout;
     expect(text).toContain(server.endpoint);
-    expect(text).toMatch(/^volumes +1 in-use$/m);
+    expect(text).toMatch(/^volumes +1 in-use\nsnapshots +none$/m);
     expect(text).toMatch(/^local +connected /m);
     expect(JSON.parse((await withData('status', '--json')).stdout)).toMatchObject({
       Endpoint: server.endpoint,
@@ -226,6 +229,9 @@ describe('with a server', () => {
     const table = (await withData('trail', '--event', 'Decrypt')).stdout.trimEnd().split('\n');
     expect(table[0]).toMatch(/^TIME +SERVICE +CALL +WHO +ERROR +RESOURCES$/);
     expect(table[1]).toMatch(/ kms +Decrypt +assumed-role\/aws:ec2-infrastructure\/i-/);
+    const { KeyMetadata } = await server.awsCli('kms', 'create-key');
+    await server.awsCli('kms', 'create-alias', '--alias-name', 'alias/cli', '--target-key-id', KeyMetadata.KeyId);
+    expect((await withData('trail', '--event', 'CreateAlias', '--max', '1')).stdout).toMatch(/ root .* alias\/cli$/m);
     const lines = (await withData('trail', '--event', 'Decrypt', '--json')).stdout.trimEnd().split('\n');
     expect(JSON.parse(lines[0]!)).toMatchObject({ eventName: 'Decrypt', eventVersion: expect.any(String) });
     expect((await withData('trail', '--max', '3', '--json')).stdout.trimEnd().split('\n')).toHaveLength(3);
@@ -235,6 +241,8 @@ describe('with a server', () => {
   test('events shows what happened to the volume', async () => {
     const text = (await withData('events', '--max', '1000')).stdout;
     expect(text).toContain(`EBS Volume Notification  createVolume available  ${volume}`);
+    expect((await withData('events', '--max', '1', '--region', 'us-east-1')).stdout).toMatch(/^.* Notification .*\n$/);
+    expect((await withData('events', '--region', 'eu-west-1')).stdout).toBe('');
     for (const line of (await withData('events', '--json')).stdout.trimEnd().split('\n')) {
       expect(JSON.parse(line)).toMatchObject({ version: '0', id: expect.any(String) });
     }

@@ -201,7 +201,8 @@ test('an export that is interrupted goes on where it was', async () => {
 });
 
 test.each([
-  [['import', '/nowhere.img'], "can't be read: ENOENT"],
+  [['import', '/nowhere.img'], '^coffer: there is no /nowhere.img\\n$'],
+  [['import', '/tmp'], '^coffer: /tmp is a directory\\n$'],
   [['export', 'snap-0123456789abcdef0', '/tmp/never.img'], 'ResourceNotFoundException: .*snap-0123456789abcdef0'],
   [
     ['export', 'snap-0123456789abcdef0', '-', '--format', 'qcow2'],

@@ -21,8 +21,11 @@ export interface ConnectionOptions {
 
 const requestTimeoutMs = 60_000;
 
-/** Adds the options with which a command finds its server. */
-export function withConnection(command: Command): Command {
+/** Adds the options with which a command finds its server. `region` is what it takes the region for, if not for its calls. */
+export function withConnection(
+  command: Command,
+  { region = 'the region (default: $AWS_REGION, $AWS_DEFAULT_REGION or us-east-1)' } = {},
+): Command {
   return command
     .addOption(
       new Option('--endpoint <url>', 'the server; without it, the one that runs on the data directory').env(
@@ -31,7 +34,7 @@ export function withConnection(command: Command): Command {
     )
     .addOption(new Option('--data <dir>', `the server's data directory (default: $COFFER_DATA or ./${defaultDataDir})`))
     .addOption(new Option('--profile <name>', 'the profile in the AWS shared-credentials file').env('AWS_PROFILE'))
-    .addOption(new Option('--region <name>', 'the region (default: $AWS_REGION, $AWS_DEFAULT_REGION or us-east-1)'))
+    .addOption(new Option('--region <name>', region))
     .addOption(new Option('--ca-file <pem>', "the server's own certificate, when no authority signed it"));
 }
 
@@ -150,8 +153,9 @@ function fromFile(path: string, profile = 'default'): { credentials: Credentials
     return { credentials: parseCredentials(readFileSync(path, 'utf8'), profile), source: path };
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
+    const reason = code === 'ENOENT' ? `there is no ${path}` : `${path}: ${code ?? message}`;
     throw new CommandError(
-      `no credentials: ${path}: ${code ?? message}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name the server's --data directory`,
+      `no credentials: ${reason}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name the server's --data directory`,
       exitCodes.usage,
     );
   }

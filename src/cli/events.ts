@@ -9,21 +9,20 @@ import { printable, printJsonLine, printLine } from './output.ts';
 const waitMs = 20_000;
 const timeoutMs = waitMs + 10_000;
 const retryPauseMs = 1_000;
-const apiCallType = 'AWS API Call via CloudTrail';
+/** What one request gives at most. */
+const limitMax = 1000;
 
 interface EventsOptions extends ConnectionOptions {
   readonly follow?: boolean;
   readonly max: string;
   readonly json?: boolean;
-  readonly apiCalls?: boolean;
 }
 
 export function eventsCommand(): Command {
-  return withConnection(new Command('events'))
-    .description('Show events (volumes, snapshots, instances, keys), oldest first.')
+  return withConnection(new Command('events'), { region: 'only what happened in this region (default: in all)' })
+    .description('Show events (volumes, snapshots, instances, keys) of all regions, oldest first.')
     .option('-f, --follow', 'go on as they come, until Ctrl-C')
     .addOption(new Option('--max <count>', 'how many of the newest to start with').default('20'))
-    .option('--api-calls', `also the events of type "${apiCallType}"`)
     .option('--json', 'print whole events, one JSON document per line')
     .addHelpText('after', `\nExamples:\n  coffer events\n  coffer events --follow --json\n${exitCodesHelp}`)
     .action(events);
@@ -31,25 +30,26 @@ export function eventsCommand(): Command {
 
 async function events(options: EventsOptions): Promise<void> {
   const max = Number(options.max);
-  if (!Number.isInteger(max) || max < 0 || max > 1000)
-    throw new CommandError('--max must be a whole number from 0 to 1000', exitCodes.usage);
+  if (!Number.isInteger(max) || max < 0 || max > limitMax)
+    throw new CommandError(`--max must be a whole number from 0 to ${limitMax}`, exitCodes.usage);
   const connection = new Connection(options);
   const list = (input: ListEventsInput) => connection.call<ListEventsOutput>('ListEvents', input, timeoutMs);
   const print = (found: readonly BusEvent[]) => {
     for (const event of found) {
-      if (event['detail-type'] === apiCallType && !options.apiCalls) continue;
       if (options.json) printJsonLine(event);
       else printLine(sentence(event));
     }
   };
+  const ofRegion = (found: readonly BusEvent[]) =>
+    found.filter(({ region }) => options.region === undefined || region === options.region);
   // At least one, because the answer's position is that of its last event.
-  const first = await list({ Limit: Math.max(max, 1) });
-  if (max > 0) print(first.Events);
+  const first = await list({ Limit: options.region === undefined ? Math.max(max, 1) : limitMax });
+  if (max > 0) print(ofRegion(first.Events).slice(-max));
   let after = first.Last;
   while (options.follow) {
     try {
       const next = await list({ After: after, WaitMs: waitMs });
-      print(next.Events);
+      print(ofRegion(next.Events));
       after = next.Last;
     } catch (error) {
       if (!(error instanceof CommandError) || error.exitCode !== exitCodes.unavailable) throw error;

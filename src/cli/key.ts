@@ -40,8 +40,8 @@ function usageCommand(): Command {
     .addHelpText(
       'after',
       `
-It takes leave for kms:DescribeKey on the key, ec2:DescribeVolumes and ec2:DescribeSnapshots; the last use is shown to who
-may call cloudtrail:LookupEvents.
+It needs kms:DescribeKey on the key, ec2:DescribeVolumes and ec2:DescribeSnapshots; the last use is shown to who may call
+cloudtrail:LookupEvents.
 
 Examples:
   coffer key usage alias/databases
@@ -53,7 +53,7 @@ ${exitCodesHelp}`,
 
 function deleteCommand(): Command {
   return withConnection(new Command('delete'))
-    .description('Schedule the deletion of a key. What is encrypted under it can not be read any more after that.')
+    .description("Schedule the deletion of a key. What is encrypted under it can't be read any more after that.")
     .argument('<key>', keyArgument)
     .option(
       '--days <count>',
@@ -85,6 +85,8 @@ async function usage(key: string, options: UsageOptions): Promise<void> {
 
 async function scheduleDeletion(key: string, options: DeleteOptions): Promise<void> {
   const days = countOption('--days', options.days);
+  if (days !== undefined && (days < 7 || days > 30))
+    throw new CommandError('--days must be from 7 to 30', exitCodes.usage);
   const connection = new Connection(options);
   const client = new KMSClient(connection.sdkConfiguration());
   const send = connection.translate.bind(connection);
@@ -121,7 +123,7 @@ async function confirm(found: KeyUsage): Promise<void> {
     );
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
   const answer = await terminal
-    .question(`\nAll of this can not be read any more once the key is deleted. Schedule its deletion? Type yes: `)
+    .question(`\nAll of this can't be read any more once the key is deleted. Schedule its deletion? Type yes: `)
     .finally(() => terminal.close());
   if (answer.trim().toLowerCase() !== 'yes') throw new CommandError('nothing was changed');
 }

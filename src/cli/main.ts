@@ -33,10 +33,21 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   events: async () => (await import('./events.ts')).eventsCommand(),
 };
 
-/** Makes commander throw instead of exit, in every subcommand. */
-function throwInsteadOfExit(command: Command): void {
+/** In every subcommand: makes commander throw instead of exit, and say what is wrong as we do, on one line. */
+function adopt(command: Command, path = command.name()): void {
   command.exitOverride();
-  for (const each of command.commands) throwInsteadOfExit(each);
+  command.configureOutput({
+    outputError: (text, write) => write(`${inOneLine(text)}; see ${path} --help\n`),
+  });
+  for (const each of command.commands) adopt(each, `${path} ${each.name()}`);
+}
+
+function inOneLine(text: string): string {
+  return text
+    .replace(/^error: /, 'coffer: ')
+    .trim()
+    .replace(/\.?\n/g, ' ')
+    .replace(/\.$/, '');
 }
 
 const asked = process.argv.slice(2).find((argument) => !argument.startsWith('-')) ?? '';
@@ -48,8 +59,10 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 process.stderr.on('error', () => {});
 
 try {
-  for (const load of commands[asked] ? [commands[asked]] : Object.values(commands)) program.addCommand(await load());
-  throwInsteadOfExit(program);
+  const isVersion = process.argv[2] === '--version';
+  const needed = commands[asked] ? [commands[asked]] : isVersion ? [] : Object.values(commands);
+  for (const load of needed) program.addCommand(await load());
+  adopt(program);
   await program.parseAsync();
 } catch (error) {
   process.exitCode = report(error);

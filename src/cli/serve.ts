@@ -1,7 +1,7 @@
 /** `coffer serve`: the control plane in this process, a host in another. */
-import { chmodSync, closeSync, mkdirSync, readFileSync, realpathSync } from 'node:fs';
+import { chmodSync, closeSync, existsSync, mkdirSync, readFileSync, realpathSync } from 'node:fs';
 import { flushCompileCache } from 'node:module';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { pino } from 'pino';
 import type { Endpoint } from '../aws/signed-client.ts';
@@ -154,21 +154,26 @@ function readTls({ tlsCert, tlsKey }: ServeOptions): { cert: Buffer; key: Buffer
 /** The data directory, made private, with all links resolved: sockets are told to users by this path. */
 function prepareDataDir(given: string, hasHost: boolean): string {
   try {
+    // Once before anything is made, and once with the links resolved.
+    if (hasHost && !existsSync(given)) requireShort(resolve(given));
     mkdirSync(given, { recursive: true, mode: 0o700 });
     const dataDir = realpathSync(given);
+    if (hasHost) requireShort(dataDir);
     chmodSync(dataDir, 0o700);
-    const longest = Buffer.byteLength(join(dataDir, 'instances', `i-${'0'.repeat(17)}`, 'dev', 'xvdzz'));
-    if (hasHost && longest > socketPathBytesMax) {
-      throw new CommandError(
-        `${dataDir} is too long: the sockets of attached volumes would have paths of ${longest} bytes, and ${socketPathBytesMax} are possible; choose a shorter --data directory`,
-        exitCodes.usage,
-      );
-    }
     return dataDir;
   } catch (error) {
     if (error instanceof CommandError) throw error;
     throw new CommandError(`the data directory can't be used: ${(error as Error).message}`, exitCodes.usage);
   }
+}
+
+function requireShort(dataDir: string): void {
+  const longest = Buffer.byteLength(join(dataDir, 'instances', `i-${'0'.repeat(17)}`, 'dev', 'xvdzz'));
+  if (longest <= socketPathBytesMax) return;
+  throw new CommandError(
+    `${dataDir} is too long: the sockets of attached volumes would have paths of ${longest} bytes, and ${socketPathBytesMax} are possible; choose a shorter --data directory`,
+    exitCodes.usage,
+  );
 }
 
 function lockDataDir(dataDir: string): ProcessLock {

@@ -1,5 +1,10 @@
 /** `coffer status`: is the server there, are its hosts, what do they hold. */
-import { DescribeInstancesCommand, DescribeVolumesCommand, EC2Client } from '@aws-sdk/client-ec2';
+import {
+  DescribeInstancesCommand,
+  DescribeSnapshotsCommand,
+  DescribeVolumesCommand,
+  EC2Client,
+} from '@aws-sdk/client-ec2';
 import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
 import { Command } from 'commander';
 import { Connection, type ConnectionOptions, withConnection } from './connection.ts';
@@ -32,11 +37,15 @@ async function status(options: ConnectionOptions & { json?: boolean }): Promise<
   const connection = new Connection(options);
   const sts = new STSClient(connection.sdkConfiguration());
   const ec2 = new EC2Client(connection.sdkConfiguration());
-  const { identity, volumes, instances } = await connection.translate(async () => ({
+  const { identity, volumes, snapshots, instances } = await connection.translate(async () => ({
     identity: await sts.send(new GetCallerIdentityCommand({})),
     volumes: await countStates(async (NextToken) => {
       const page = await ec2.send(new DescribeVolumesCommand({ NextToken, MaxResults: 500 }));
       return { states: page.Volumes?.map((volume) => volume.State ?? '') ?? [], next: page.NextToken };
+    }),
+    snapshots: await countStates(async (NextToken) => {
+      const page = await ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'], NextToken, MaxResults: 1000 }));
+      return { states: page.Snapshots?.map((snapshot) => snapshot.State ?? '') ?? [], next: page.NextToken };
     }),
     instances: await countStates(async (NextToken) => {
       const page = await ec2.send(new DescribeInstancesCommand({ NextToken, MaxResults: 500 }));
@@ -57,6 +66,7 @@ async function status(options: ConnectionOptions & { json?: boolean }): Promise<
       Region: region,
       Hosts: hosts,
       Volumes: volumes,
+      Snapshots: snapshots,
       Instances: instances,
     });
     return;
@@ -67,11 +77,17 @@ async function status(options: ConnectionOptions & { json?: boolean }): Promise<
       ['account', `${identity.Account}, ${identity.Arn}`],
       ['region', region],
       ['volumes', counted(volumes)],
+      ['snapshots', counted(snapshots)],
       ['instances', counted(instances)],
     ],
   );
   if (!hosts) return;
   printLine();
+  if (hosts.length === 0) printLine('No host has been here yet: volumes are attached where one runs (coffer host).');
+  else showHosts(hosts);
+}
+
+function showHosts(hosts: readonly HostStatus[]): void {
   printTable(
     ['HOST', 'STATE', 'LAST SEEN', 'ZONES', 'VERSION', 'DATA', 'SNAPSHOTS'],
     hosts.map((host) => [

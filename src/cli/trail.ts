@@ -77,10 +77,16 @@ function row(event: Event): string[] {
     event.EventTime?.toISOString().replace('.000Z', 'Z') ?? '',
     (event.EventSource ?? '').replace('.amazonaws.com', ''),
     event.EventName ?? '',
-    `${arn?.split(':').slice(5).join(':') ?? type ?? ''}${invokedBy ? ` via ${invokedBy}` : ''}`,
+    [arn?.split(':').slice(5).join(':') ?? type, invokedBy].filter(Boolean).join(' via '),
     record.errorCode ?? '',
-    (event.Resources ?? []).map((resource) => resource.ResourceName?.split('/').pop()).join(', '),
+    (event.Resources ?? []).map(({ ResourceName }) => shortName(ResourceName ?? '')).join(', '),
   ];
+}
+
+/** What an ARN names: `alias/mine`, but of keys, volumes and the like only the id. */
+function shortName(name: string): string {
+  const last = name.split(':').pop()!;
+  return last.startsWith('alias/') ? last : last.split('/').pop()!;
 }
 
 /** CloudTrail takes one attribute a lookup. */

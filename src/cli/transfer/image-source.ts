@@ -1,5 +1,5 @@
 /** Disk images as something to read blocks from: a raw file, a qcow2 file, or standard input. */
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { libc, seekData } from '../../blocks/libc.ts';
 import { blockBytes } from '../../blocks/store.ts';
@@ -38,8 +38,19 @@ export async function openSource(path: string, format: ImageFormat | undefined, 
       throw new CommandError('a qcow2 image can only be read from a file, not from standard input', exitCodes.usage);
     return streamSource(process.stdin);
   }
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory())
+    throw new CommandError(`${path} is a directory`, exitCodes.usage);
   const actual = format ?? guessFormat(path);
   return actual === 'raw' ? rawSource(path) : qcow2Source(path, width);
+}
+
+/** Why a file can't be opened, in words. */
+function unreadable(path: string, error: unknown): CommandError {
+  const { code } = error as NodeJS.ErrnoException;
+  return new CommandError(
+    code === 'ENOENT' ? `there is no ${path}` : `${path} can't be read: ${code}`,
+    exitCodes.usage,
+  );
 }
 
 function guessFormat(path: string): ImageFormat {
@@ -47,7 +58,7 @@ function guessFormat(path: string): ImageFormat {
   try {
     fd = openSync(path, 'r');
   } catch (error) {
-    throw new CommandError(`${path} can't be read: ${(error as NodeJS.ErrnoException).code}`, exitCodes.usage);
+    throw unreadable(path, error);
   }
   try {
     const head = Buffer.alloc(qcow2Magic.length);
@@ -63,7 +74,7 @@ async function rawSource(path: string): Promise<ImageSource> {
   try {
     file = await open(path, constants.O_RDONLY);
   } catch (error) {
-    throw new CommandError(`${path} can't be read: ${(error as NodeJS.ErrnoException).code}`, exitCodes.usage);
+    throw unreadable(path, error);
   }
   const { size: fileSize, mtimeMs } = fstatSync(file.fd);
   // A block device says its size only by where it ends.
