@@ -47,5 +47,5 @@ ${exitCodesHelp}`,
       }
       connection.close();
     });
-  return new Command('account').description('Accounts and access keys.').addCommand(create).addCommand(hostKey);
+  return new Command('account').addCommand(create).addCommand(hostKey);
 }

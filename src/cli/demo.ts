@@ -13,7 +13,6 @@ interface DemoOptions extends ConnectionOptions {
 
 export function demoCommand(): Command {
   return withConnection(new Command('demo'))
-    .description('Tell the whole story in half a minute: key, volume, data, trail, and what a disabled key does.')
     .option('--json', 'print the claims as JSON, one per line')
     .addHelpText(
       'after',

@@ -20,7 +20,6 @@ interface EventsOptions extends ConnectionOptions {
 
 export function eventsCommand(): Command {
   return withConnection(new Command('events'), { region: 'only what happened in this region (default: in all)' })
-    .description('Show events (volumes, snapshots, instances, keys) of all regions, oldest first.')
     .option('-f, --follow', 'go on as they come, until Ctrl-C')
     .addOption(new Option('--max <count>', 'how many of the newest to start with').default('20'))
     .option('--json', 'print whole events, one JSON document per line')

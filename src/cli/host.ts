@@ -24,7 +24,6 @@ const embeddedHostId = 'local';
 
 export function hostCommand(): Command {
   return new Command('host')
-    .description('Run a host: it exports attached volumes over NBD, encrypts and decrypts.')
     .addOption(
       new Option('--data <dir>', 'where images and sockets are').env('COFFER_DATA').default(`./${defaultDataDir}`),
     )

@@ -25,10 +25,7 @@ const pageMax = 1000;
 const keyArgument = 'a key id, key ARN, alias/… or alias ARN';
 
 export function keyCommand(): Command {
-  return new Command('key')
-    .description('KMS keys: what depends on one, and its end.')
-    .addCommand(usageCommand())
-    .addCommand(deleteCommand());
+  return new Command('key').addCommand(usageCommand()).addCommand(deleteCommand());
 }
 
 function usageCommand(): Command {

@@ -18,19 +18,52 @@ Start here:
 ${exitCodesHelp}`,
   );
 
-/** One file each; only the one that is asked for is loaded, so that it starts quickly. */
-const commands: Readonly<Record<string, () => Promise<Command>>> = {
-  serve: async () => (await import('./serve.ts')).serveCommand(),
-  host: async () => (await import('./host.ts')).hostCommand(),
-  demo: async () => (await import('./demo.ts')).demoCommand(),
-  status: async () => (await import('./status.ts')).statusCommand(),
-  account: async () => (await import('./account.ts')).accountCommand(),
-  key: async () => (await import('./key.ts')).keyCommand(),
-  volume: async () => (await import('./volume.ts')).volumeCommand(),
-  snapshot: async () => (await import('./snapshot.ts')).snapshotCommand(),
-  store: async () => (await import('./store.ts')).storeCommand(),
-  trail: async () => (await import('./trail.ts')).trailCommand(),
-  events: async () => (await import('./events.ts')).eventsCommand(),
+/** One file each; only the one that is asked for is loaded: the SDK behind some takes a second. */
+const commands: Readonly<Record<string, { about: string; load: () => Promise<Command> }>> = {
+  serve: {
+    about: 'Start a server, and a host beside it.',
+    load: async () => (await import('./serve.ts')).serveCommand(),
+  },
+  host: {
+    about: 'Run a host: it exports attached volumes over NBD, encrypts and decrypts.',
+    load: async () => (await import('./host.ts')).hostCommand(),
+  },
+  demo: {
+    about: 'Tell the whole story in half a minute: key, volume, data, trail, and what a disabled key does.',
+    load: async () => (await import('./demo.ts')).demoCommand(),
+  },
+  status: {
+    about: 'Show whether server and hosts are there, and what the account has in the region.',
+    load: async () => (await import('./status.ts')).statusCommand(),
+  },
+  account: {
+    about: 'Accounts and access keys.',
+    load: async () => (await import('./account.ts')).accountCommand(),
+  },
+  key: {
+    about: 'KMS keys: what depends on one, and its end.',
+    load: async () => (await import('./key.ts')).keyCommand(),
+  },
+  volume: {
+    about: 'Volumes, beyond what the EC2 API shows.',
+    load: async () => (await import('./volume.ts')).volumeCommand(),
+  },
+  snapshot: {
+    about: 'Snapshots from disk images, and disk images from snapshots.',
+    load: async () => (await import('./snapshot.ts')).snapshotCommand(),
+  },
+  store: {
+    about: 'The block store, where snapshots rest.',
+    load: async () => (await import('./store.ts')).storeCommand(),
+  },
+  trail: {
+    about: 'Look up the audit record: every API call, the newest first.',
+    load: async () => (await import('./trail.ts')).trailCommand(),
+  },
+  events: {
+    about: 'Show events (volumes, snapshots, instances, keys) of all regions, oldest first.',
+    load: async () => (await import('./events.ts')).eventsCommand(),
+  },
 };
 
 /** In every subcommand: makes commander throw instead of exit, and say what is wrong as we do, on one line. */
@@ -50,7 +83,8 @@ function inOneLine(text: string): string {
     .replace(/\.$/, '');
 }
 
-const asked = process.argv.slice(2).find((argument) => !argument.startsWith('-')) ?? '';
+const [first = '', second = ''] = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
+const asked = first === 'help' ? second : first;
 
 // A reader that has seen enough (`coffer trail | head`) is no error; and a server goes on without its readers.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -59,9 +93,8 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 process.stderr.on('error', () => {});
 
 try {
-  const isVersion = process.argv[2] === '--version';
-  const needed = commands[asked] ? [commands[asked]] : isVersion ? [] : Object.values(commands);
-  for (const load of needed) program.addCommand(await load());
+  for (const [name, { about, load }] of Object.entries(commands))
+    program.addCommand((name === asked ? await load() : new Command(name)).description(about));
   adopt(program);
   await program.parseAsync();
 } catch (error) {

@@ -36,7 +36,6 @@ const hostReadyMs = 10_000;
 
 export function serveCommand(): Command {
   return new Command('serve')
-    .description('Start a server, and a host beside it.')
     .addOption(new Option('--data <dir>', 'where everything is kept').env('COFFER_DATA').default(`./${defaultDataDir}`))
     .addOption(new Option('--listen <host:port>', 'where to listen; port 0 takes a free one').default('127.0.0.1:4600'))
     .option('--tls-cert <pem>', 'certificate; needed to listen beyond loopback')

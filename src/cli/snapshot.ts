@@ -10,10 +10,7 @@ const parallelDefault = 8;
 const parallelMax = 64;
 
 export function snapshotCommand(): Command {
-  return new Command('snapshot')
-    .description('Snapshots from disk images, and disk images from snapshots.')
-    .addCommand(importCommand())
-    .addCommand(exportCommand());
+  return new Command('snapshot').addCommand(importCommand()).addCommand(exportCommand());
 }
 
 function importCommand(): Command {

@@ -27,7 +27,6 @@ interface HostStatus {
 
 export function statusCommand(): Command {
   return withConnection(new Command('status'))
-    .description('Show whether server and hosts are there, and what the account has in the region.')
     .option('--json', 'print JSON')
     .addHelpText('after', `\nExamples:\n  coffer status\n  coffer status --data /srv/coffer --json\n${exitCodesHelp}`)
     .action(status);

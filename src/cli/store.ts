@@ -47,7 +47,7 @@ Examples:
 Exit codes: 0 everything is fine; 1 something is missing, corrupt, or referred to by nothing; 2 it could not be checked.`,
     )
     .action(runCheck);
-  return new Command('store').description('The block store, where snapshots rest.').addCommand(check);
+  return new Command('store').addCommand(check);
 }
 
 async function runCheck(options: CheckCommandOptions): Promise<void> {

@@ -20,7 +20,6 @@ const pageMax = 50;
 
 export function trailCommand(): Command {
   return withConnection(new Command('trail'))
-    .description('Look up the audit record: every API call, the newest first.')
     .option('--event <name>', 'calls of one operation (Decrypt)')
     .option('--resource <name>', 'calls about one resource (vol-…, a key ARN)')
     .option('--user <name>', 'calls by one user')

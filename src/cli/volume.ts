@@ -24,5 +24,5 @@ ${exitCodesHelp}`,
       printJson(await connection.call('InspectVolume', { VolumeId: volumeId }));
       connection.close();
     });
-  return new Command('volume').description('Volumes, beyond what the EC2 API shows.').addCommand(inspect);
+  return new Command('volume').addCommand(inspect);
 }
