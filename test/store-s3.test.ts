@@ -84,7 +84,7 @@ describe('a bucket', () => {
 describe('when the server misbehaves', () => {
   const limits = {
     attempts: 4,
-    attemptTimeoutMs: 400,
+    attemptTimeoutMs: 800,
     slowestBytesPerMs: 10_000,
     connectTimeoutMs: 400,
     pauseMs: 5,
@@ -213,14 +213,17 @@ describe('when the server misbehaves', () => {
     proxy.inFlightMax = 4;
     const patient = await openS3Store('s3://blocks/faulty', {
       create: false,
-      limits: { pauseMs: 10, pauseMaxMs: 200 },
+      limits: { attempts: 50, pauseMs: 10, pauseMaxMs: 200 },
     });
     const many = Array.from({ length: 40 }, (_, index) => ({ owner: 'snap-0d', index }));
-    await Promise.all(many.map((each) => patient.putBlock(each, blockOf(each))));
-    expect(await blocksIn(patient, 'snap-0d')).toHaveLength(40);
-    await patient.deleteBlocks(many);
-    patient.close();
-    proxy.inFlightMax = Number.POSITIVE_INFINITY;
+    try {
+      await Promise.all(many.map((each) => patient.putBlock(each, blockOf(each))));
+      expect(await blocksIn(patient, 'snap-0d')).toHaveLength(40);
+      await patient.deleteBlocks(many);
+    } finally {
+      proxy.inFlightMax = Number.POSITIVE_INFINITY;
+      patient.close();
+    }
   });
 
   it('ends at once when asked to, in the middle of a request', async () => {
@@ -231,7 +234,7 @@ describe('when the server misbehaves', () => {
     ]) {
       const started = performance.now();
       await expect(work(AbortSignal.timeout(50))).rejects.toMatchObject({ name: 'TimeoutError' });
-      expect(performance.now() - started).toBeLessThan(350);
+      expect(performance.now() - started).toBeLessThan(750);
     }
   });
 
