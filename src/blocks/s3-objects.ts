@@ -204,10 +204,10 @@ export class S3Objects {
   /** Parts one after another; the object appears when the last request is answered. */
   async #putInParts(path: string, bytes: Buffer, what: string, signal?: AbortSignal): Promise<void> {
     const key = this.#key(path);
-    const { UploadId } = await this.#requests.run(
-      what,
-      (abortSignal) => this.#client.send(new CreateMultipartUploadCommand(key), { abortSignal }),
-      { signal },
+    signal?.throwIfAborted();
+    // Not ended early: the bucket may have begun an upload by then, whose id nobody would know.
+    const { UploadId } = await this.#requests.run(what, (abortSignal) =>
+      this.#client.send(new CreateMultipartUploadCommand(key), { abortSignal }),
     );
     try {
       const Parts: CompletedPart[] = [];
