@@ -1,5 +1,6 @@
 /** The whole path over TLS, with a certificate that no authority signed. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -83,6 +84,22 @@ test('commands trust the certificate in the data directory, or the one they are 
     exitCode: 69,
     stderr: expect.stringContaining('name it with --ca-file'),
   });
+});
+
+test('a host that has not been told of the certificate says in its log what to do', async () => {
+  const { stdout: key } = await run(coffer, ['account', 'host-key', 'rack7', '--data', server.dataDir]);
+  const credentials = join(scratch, 'host.credentials');
+  writeFileSync(credentials, key);
+  const args = ['--endpoint', server.endpoint, '--credentials', credentials, '--host-id', 'rack7'];
+  const host = spawn(coffer, ['host', '--data', join(scratch, 'rack7'), ...args], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let log = '';
+  host.stderr.on('data', (chunk) => {
+    log += chunk;
+  });
+  await until(() => log.includes('name it with --ca-file'), 'the advice');
+  host.kill('SIGTERM');
 });
 
 test('plain HTTP gets no answer', async () => {

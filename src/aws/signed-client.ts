@@ -43,9 +43,21 @@ export interface SignedRequest {
 /** The server could not be reached, or what answered was not it. Trying again may help. */
 export class Unreachable extends Error {
   constructor(url: string, cause: unknown) {
-    super(`no answer from ${url}: ${cause instanceof Error ? cause.message || cause.name : String(cause)}`, { cause });
+    super(`no answer from ${url}: ${reasonOf(cause)}`, { cause });
     this.name = 'Unreachable';
   }
+}
+
+/** Codes of Node.js for a certificate that is not trusted. */
+export const certificateErrors = /CERT|SIGNATURE|ALTNAME/;
+
+function reasonOf(cause: unknown): string {
+  if (!(cause instanceof Error)) return String(cause);
+  const { code } = cause as NodeJS.ErrnoException;
+  // Node.js's own advice is about itself.
+  if (code && certificateErrors.test(code))
+    return `its certificate is not trusted (${code}); if it is the server's own, name it with --ca-file`;
+  return cause.message || cause.name;
 }
 
 const answerBytesMax = 16 * 1024 * 1024;

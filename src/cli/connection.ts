@@ -6,7 +6,7 @@ import { join, resolve } from 'node:path';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { type Command, Option } from 'commander';
 import { AwsError } from '../aws/errors.ts';
-import { type Endpoint, pinning, SignedClient, Unreachable } from '../aws/signed-client.ts';
+import { certificateErrors, type Endpoint, pinning, SignedClient, Unreachable } from '../aws/signed-client.ts';
 import { type Credentials, parseCredentials } from './credentials-file.ts';
 import { CommandError, exitCodes } from './errors.ts';
 import { defaultDataDir, readServerFile } from './server-file.ts';
@@ -100,7 +100,7 @@ export class Connection {
     const network = networkError(error);
     if (!network) return error;
     const { url } = this.endpoint;
-    const advice = /CERT|SIGNATURE|ALTNAME/.test(network)
+    const advice = certificateErrors.test(network)
       ? `the certificate of ${url} is not trusted (${network}); if it is the server's own, name it with --ca-file`
       : `no server answers at ${url} (${network}); is it running?`;
     return new CommandError(advice, exitCodes.unavailable, { cause: error });
