@@ -10,6 +10,7 @@ import {
   changeSetOffset,
   logOffset,
   lossOf,
+  openCow,
   readIdentity,
   readState,
   readWatermark,
@@ -81,9 +82,11 @@ export class CowWriter {
     return writer;
   }
 
-  /** Takes a point in time up again whose volume is opened for writing; undefined when it is lost. Durable. */
+  /** Takes a point in time up again whose volume is opened for writing; undefined when it is lost or gone. Durable. */
   static reopen(path: string): CowWriter | undefined {
-    const fd = openSync(path, constants.O_RDWR);
+    const fd = openCow(path, constants.O_RDWR);
+    // Its snapshot was completed, and the file removed, since it was listed.
+    if (fd === undefined) return undefined;
     try {
       const identity = readIdentity(fd);
       const state = readState(fd);
