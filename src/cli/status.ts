@@ -45,7 +45,7 @@ async function status(options: ConnectionOptions & { json?: boolean }): Promise<
     snapshots: await countStates(async (NextToken) => {
       const page = await ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'], NextToken, MaxResults: 1000 }));
       return { states: page.Snapshots?.map((snapshot) => snapshot.State ?? '') ?? [], next: page.NextToken };
-    }),
+    }).catch(orUndefined('InvalidAction')),
     instances: await countStates(async (NextToken) => {
       const page = await ec2.send(new DescribeInstancesCommand({ NextToken, MaxResults: 500 }));
       const found = page.Reservations?.flatMap((reservation) => reservation.Instances ?? []) ?? [];
@@ -76,7 +76,7 @@ async function status(options: ConnectionOptions & { json?: boolean }): Promise<
       ['account', `${identity.Account}, ${identity.Arn}`],
       ['region', region],
       ['volumes', counted(volumes)],
-      ['snapshots', counted(snapshots)],
+      ...(snapshots ? [['snapshots', counted(snapshots)]] : []),
       ['instances', counted(instances)],
     ],
   );
@@ -125,6 +125,14 @@ async function countStates(
     token = next;
   } while (token);
   return counts;
+}
+
+/** A server of an earlier version, which is yet to be restarted, does not know all operations. */
+function orUndefined(errorName: string): (error: Error) => undefined {
+  return (error) => {
+    if (error.name === errorName) return undefined;
+    throw error;
+  };
 }
 
 function counted(counts: Record<string, number>): string {
