@@ -189,10 +189,12 @@ export class Contents {
     return [...blocks].sort((one, other) => one - other);
   }
 
-  /** Whether a block holds something else than zeros for sure. */
-  hasData(block: number): boolean {
-    for (let unit = block * unitsPerBlock; unit < (block + 1) * unitsPerBlock; unit++)
-      if (this.cell(unit).values.every((value) => value.some(({ write }) => write !== 0))) return true;
+  /** Whether a block is another one than that of `other` for sure. */
+  differs(other: Contents, block: number): boolean {
+    for (let unit = block * unitsPerBlock; unit < (block + 1) * unitsPerBlock; unit++) {
+      const theirs = other.cell(unit).values;
+      if (!this.cell(unit).values.some((value) => theirs.some((their) => same(their, value)))) return true;
+    }
     return false;
   }
 

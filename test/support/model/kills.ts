@@ -18,6 +18,7 @@ export async function killSomething(world: ModelWorld): Promise<void> {
     [5, 'host' as const],
     [3, 'control plane' as const],
     [2, 'both' as const],
+    [1, 'nothing' as const],
   ]);
   const volumes = [...world.volumes.values()].filter(({ attached }) => attached.length > 0);
   const traffic = random.oneIn(2) ? await Traffic.begin(world, random.shuffle(volumes).slice(0, 2), 3) : undefined;
@@ -30,7 +31,8 @@ export async function killSomething(world: ModelWorld): Promise<void> {
     return error as Error;
   });
   await pause(random.below(60));
-  await world.kill(part);
+  // Or an end in order, which is to lose nothing, either.
+  await (part === 'nothing' ? world.stop() : world.kill(part));
   if (part === 'control plane' && !traffic && random.oneIn(2)) {
     // A host without its control plane goes on.
     const volume = volumes.find((one) => one.attached.every(({ connection }) => connection?.isOpen));
@@ -48,7 +50,6 @@ export async function killSomething(world: ModelWorld): Promise<void> {
   const failure = await call;
   world.isKilling = false;
   if (failure && !isOfKill(failure) && !(step === together && isRefusal(failure))) throw failure;
-  world.dropConnections();
   await reconcile(world);
 }
 

@@ -5,6 +5,7 @@ import { checkStore, isFine } from '../../../src/blocks/check.ts';
 import { openStore } from '../../../src/blocks/open-store.ts';
 import { disableOrEnable, enableAll, killSomething, reconcile } from './kills.ts';
 import {
+  compareSnapshots,
   completed,
   copySnapshot,
   createSnapshot,
@@ -42,6 +43,7 @@ const steps: readonly Step[] = [
   [5, createSnapshots],
   [11, deleteSnapshot],
   [7, readSomeSnapshot],
+  [4, compareSnapshots],
   [7, copySnapshot],
   [10, createVolume],
   [4, copyVolume],
@@ -89,9 +91,11 @@ export async function runModel({ seed, stepsMax, msMax }: RunOptions): Promise<R
       await createVolume(world);
       await attach(world);
     }
+    // Each run has its own likings, so that rare things come together now and then.
+    const weighted = steps.map(([weight, step]) => [weight * world.random.pick([0.3, 1, 1, 3]), step] as const);
     let calls = 0;
     while (world.steps < stepsMax && Date.now() - startedAt < msMax) {
-      const step = world.random.weighted(steps);
+      const step = world.random.weighted(weighted);
       world.count(step.name);
       await step(world);
       if (world.disabled.size > 0 && world.random.oneIn(8)) await enableAll(world);

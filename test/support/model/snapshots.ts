@@ -1,6 +1,11 @@
 /** Steps on snapshots: made while volumes are written to, copied, deleted, read block by block. */
 import { hash } from 'node:crypto';
-import { EBSClient, GetSnapshotBlockCommand, ListSnapshotBlocksCommand } from '@aws-sdk/client-ebs';
+import {
+  EBSClient,
+  GetSnapshotBlockCommand,
+  ListChangedBlocksCommand,
+  ListSnapshotBlocksCommand,
+} from '@aws-sdk/client-ebs';
 import {
   CopySnapshotCommand,
   CreateSnapshotCommand,
@@ -196,6 +201,29 @@ export async function readSnapshot(world: ModelWorld, snapshot: ModelSnapshot, b
       throw new Error(`${id}: block ${index} has a wrong checksum`);
     contents.check(index * blockBytes, bytes, id);
   }
+}
+
+/** Two snapshots of a volume: every block that differs for sure must be listed. */
+export async function compareSnapshots(world: ModelWorld): Promise<void> {
+  const second = await snapshotToUse(world);
+  const others = [...world.snapshots.values()].filter(
+    (one) => one !== second && one.volumeId !== undefined && one.volumeId === second?.volumeId && one.isCompleted,
+  );
+  if (!second || others.length === 0) return;
+  const first = world.random.pick(others);
+  world.note(`compare ${first.id} and ${second.id}`);
+  const listed = new Set<number>();
+  let NextToken: string | undefined;
+  do {
+    const request = { FirstSnapshotId: first.id, SecondSnapshotId: second.id, NextToken };
+    const page = await world.retried(() => world.ebs.send(new ListChangedBlocksCommand(request)));
+    for (const { BlockIndex } of page.ChangedBlocks ?? []) listed.add(BlockIndex!);
+    NextToken = page.NextToken;
+  } while (NextToken);
+  const touched = new Set([...first.contents.touchedBlocks(), ...second.contents.touchedBlocks()]);
+  for (const block of touched)
+    if (!listed.has(block) && first.contents.differs(second.contents, block))
+      throw new Error(`block ${block} of ${first.id} and ${second.id} differs, and is not listed`);
 }
 
 export async function readSomeSnapshot(world: ModelWorld): Promise<void> {

@@ -5,7 +5,7 @@ import { DeleteSnapshotCommand } from '@aws-sdk/client-ec2';
 import { aggregate } from '../../../src/cli/transfer/import.ts';
 import { blockBytes, Contents, fillFromWrite } from './contents.ts';
 import { snapshotToUse } from './snapshots.ts';
-import { gib, home, type ModelUpload, type ModelWorld } from './world.ts';
+import { gib, home, type ModelUpload, type ModelWorld, pause } from './world.ts';
 
 const uploadsMax = 2;
 
@@ -13,7 +13,7 @@ export async function upload(world: ModelWorld): Promise<void> {
   const { random } = world;
   const [first] = world.uploads.values();
   if (!first || (world.uploads.size < uploadsMax && random.oneIn(4))) return start(world);
-  if (random.oneIn(12)) return abandon(world, first);
+  if (random.oneIn(6)) return abandon(world, first);
   await putSome(world, first);
   if (random.oneIn(2)) await complete(world, first);
 }
@@ -91,8 +91,13 @@ export async function complete(world: ModelWorld, { id, contents, key, digests }
   world.snapshots.set(id, { id, region: home, volumeId: undefined, contents, key, hot, isCompleted: true });
 }
 
-async function abandon(world: ModelWorld, { id }: ModelUpload): Promise<void> {
+/** Gives one up, perhaps while blocks are on their way. */
+async function abandon(world: ModelWorld, upload: ModelUpload): Promise<void> {
+  const { id } = upload;
   world.note(`give up ${id}`);
   world.uploads.delete(id);
+  const putting = world.random.oneIn(2) ? putSome(world, upload).catch(() => {}) : undefined;
+  await pause(world.random.below(12));
   await world.retried(() => world.ec2().send(new DeleteSnapshotCommand({ SnapshotId: id })));
+  await putting;
 }

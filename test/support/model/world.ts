@@ -181,6 +181,14 @@ export class ModelWorld {
     if (part !== 'control plane') this.dropConnections();
   }
 
+  /** Ends everything in order: volumes are closed, work that is under way is set aside. */
+  async stop(): Promise<void> {
+    this.note('stop in order');
+    await this.server.stop();
+    this.#isDown = true;
+    this.dropConnections();
+  }
+
   async restart(): Promise<void> {
     if (!this.#isDown) return;
     this.#isDown = false;
