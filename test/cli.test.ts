@@ -232,6 +232,9 @@ describe('with a server', () => {
     const { KeyMetadata } = await server.awsCli('kms', 'create-key');
     await server.awsCli('kms', 'create-alias', '--alias-name', 'alias/cli', '--target-key-id', KeyMetadata.KeyId);
     expect((await withData('trail', '--event', 'CreateAlias', '--max', '1')).stdout).toMatch(/ root .* alias\/cli$/m);
+    for (const name of ['alias/cli', KeyMetadata.KeyId, KeyMetadata.Arn])
+      expect((await withData('trail', '--resource', name)).stdout).toContain(' CreateAlias ');
+    expect((await withData('trail', '--service', 'kms', '--max', '1')).stdout).toContain(' kms ');
     const lines = (await withData('trail', '--event', 'Decrypt', '--json')).stdout.trimEnd().split('\n');
     expect(JSON.parse(lines[0]!)).toMatchObject({ eventName: 'Decrypt', eventVersion: expect.any(String) });
     expect((await withData('trail', '--max', '3', '--json')).stdout.trimEnd().split('\n')).toHaveLength(3);

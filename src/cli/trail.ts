@@ -17,13 +17,14 @@ interface TrailOptions extends ConnectionOptions {
 }
 
 const pageMax = 50;
+const keyId = /^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32})$/;
 
 export function trailCommand(): Command {
   return withConnection(new Command('trail'))
     .option('--event <name>', 'calls of one operation (Decrypt)')
-    .option('--resource <name>', 'calls about one resource (vol-…, a key ARN)')
+    .option('--resource <name>', 'calls about one resource (vol-…, a key id, alias/…, an ARN)')
     .option('--user <name>', 'calls by one user')
-    .option('--service <source>', 'calls to one service (kms.amazonaws.com)')
+    .option('--service <source>', 'calls to one service (kms)')
     .option('--since <time>', 'from this time on (2026-01-31T12:00:00Z)')
     .option('--until <time>', 'up to this time')
     .addOption(new Option('--max <count>', 'how many').default('20'))
@@ -39,9 +40,10 @@ async function trail(options: TrailOptions): Promise<void> {
   const max = Number(options.max);
   if (!Number.isInteger(max) || max < 1)
     throw new CommandError('--max must be a whole number above 0', exitCodes.usage);
-  const attributes = lookupAttributes(options);
   const [StartTime, EndTime] = [parseTime('--since', options.since), parseTime('--until', options.until)];
+  requireOne(options);
   const connection = new Connection(options);
+  const attributes = await lookupAttributes(options, connection);
   const client = new CloudTrailClient(connection.sdkConfiguration());
   const found: Event[] = [];
   let NextToken: string | undefined;
@@ -89,16 +91,35 @@ function shortName(name: string): string {
 }
 
 /** CloudTrail takes one attribute a lookup. */
-function lookupAttributes({ event, resource, user, service }: TrailOptions): LookupAttribute[] | undefined {
-  const attributes: LookupAttribute[] = [
-    { AttributeKey: 'EventName' as const, AttributeValue: event },
-    { AttributeKey: 'ResourceName' as const, AttributeValue: resource },
-    { AttributeKey: 'Username' as const, AttributeValue: user },
-    { AttributeKey: 'EventSource' as const, AttributeValue: service },
-  ].filter(({ AttributeValue }) => AttributeValue !== undefined);
-  if (attributes.length > 1)
+function requireOne({ event, resource, user, service }: TrailOptions): void {
+  if ([event, resource, user, service].filter((given) => given !== undefined).length > 1)
     throw new CommandError('a lookup takes one of --event, --resource, --user and --service', exitCodes.usage);
-  return attributes.length === 0 ? undefined : attributes;
+}
+
+async function lookupAttributes(
+  { event, resource, user, service }: TrailOptions,
+  connection: Connection,
+): Promise<LookupAttribute[] | undefined> {
+  if (event !== undefined) return [{ AttributeKey: 'EventName', AttributeValue: event }];
+  if (user !== undefined) return [{ AttributeKey: 'Username', AttributeValue: user }];
+  if (resource !== undefined)
+    return [{ AttributeKey: 'ResourceName', AttributeValue: await fullName(resource, connection) }];
+  if (service !== undefined)
+    return [
+      { AttributeKey: 'EventSource', AttributeValue: service.includes('.') ? service : `${service}.amazonaws.com` },
+    ];
+  return undefined;
+}
+
+/** The trail names keys and aliases by ARN; the table, and people, by less. */
+async function fullName(resource: string, connection: Connection): Promise<string> {
+  const kind = resource.startsWith('alias/') ? '' : keyId.test(resource) ? 'key/' : undefined;
+  if (kind === undefined) return resource;
+  const { GetCallerIdentityCommand, STSClient } = await import('@aws-sdk/client-sts');
+  const sts = new STSClient(connection.sdkConfiguration());
+  const { Account } = await connection.translate(() => sts.send(new GetCallerIdentityCommand({})));
+  sts.destroy();
+  return `arn:aws:kms:${connection.region}:${Account}:${kind}${resource}`;
 }
 
 function parseTime(option: string, text: string | undefined): Date | undefined {
