@@ -311,13 +311,15 @@ class Check {
     return new Set([...making, ...(await collect(this.#store.listFreeing(signal)))]);
   }
 
+  /** By name: they were found by readers that don't wait for each other, and two checks should say the same. */
   #listProblems(): BlockProblem[] {
-    return [...this.#problems].map(([key, { kind, message, snapshotIds }]) => ({
+    const problems = [...this.#problems].map(([key, { kind, message, snapshotIds }]) => ({
       kind,
       ...nameOf(key),
       snapshotIds: [...snapshotIds].sort(),
       message,
     }));
+    return problems.sort((a, b) => (a.owner === b.owner ? a.index - b.index : a.owner < b.owner ? -1 : 1));
   }
 }
 
