@@ -84,15 +84,25 @@ export async function renameInto(from: string, to: string): Promise<void> {
   }
 }
 
+/** The directory and the one that it is in, not those above: a store that is gone must not be begun anew in its place. */
 export async function makeDirectories(path: string): Promise<void> {
-  await mkdir(path, { recursive: true, mode: 0o700 });
+  for (const directory of [dirname(path), path]) {
+    try {
+      await mkdir(directory, { mode: 0o700 });
+    } catch (error) {
+      if (codeOf(error) !== 'EEXIST') throw error;
+    }
+  }
 }
 
-export async function unlinkIfThere(path: string): Promise<void> {
+/** Whether it was there. */
+export async function unlinkIfThere(path: string): Promise<boolean> {
   try {
     await unlink(path);
+    return true;
   } catch (error) {
     if (codeOf(error) !== 'ENOENT') throw error;
+    return false;
   }
 }
 

@@ -1,5 +1,15 @@
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
@@ -129,6 +139,52 @@ describe('the directory store', () => {
     const store = openDirectoryStore(directory, true);
     expect(readdirSync(join(directory, 'tmp'))).toEqual(['young']);
     expect(await blocksIn(store)).toEqual([]);
+    store.close();
+  });
+
+  it('says that it is gone while it is, rather than that it lacks anything, and leaves nothing in its place', async () => {
+    const store = openDirectoryStore(directory, true);
+    const copy = { owner: 'snap-0b', index: 1 };
+    const sha256 = sha256Of(blockOf(name));
+    await store.putBlock(name, blockOf(name));
+    await store.putManifest('snap-0a', Buffer.from('x'));
+    await store.putMark('snap-0b');
+    const away = `${directory}.away`;
+    renameSync(directory, away);
+    const attempts: readonly (() => Promise<unknown>)[] = [
+      () => store.getBlock(name, sha256, bytes),
+      () => store.putBlock(copy, blockOf(copy)),
+      () => store.copyBlock(name, copy),
+      () => store.deleteBlocks([name]),
+      () => store.blockStoredAt(name),
+      () => store.getManifest('snap-0a'),
+      () => store.putManifest('snap-0b', Buffer.from('y')),
+      () => store.deleteManifest('snap-0a'),
+      () => store.deleteMark('snap-0b'),
+      () => blocksIn(store),
+      () => Array.fromAsync(store.listManifests()),
+      () => Array.fromAsync(store.listMarks()),
+      () => Array.fromAsync(store.listFreeing()),
+    ];
+    for (const attempt of attempts) await expect(attempt()).rejects.toMatchObject({ code: 'Unavailable' });
+    expect(existsSync(directory)).toBe(false);
+    renameSync(away, directory);
+    await store.getBlock(name, sha256, bytes);
+    expect(await store.getManifest('snap-0a')).toEqual(Buffer.from('x'));
+    expect(await Array.fromAsync(store.listMarks())).toEqual(['snap-0b']);
+    store.close();
+  });
+
+  it('makes no directories where it was when it goes while a block is written', async () => {
+    const store = openDirectoryStore(directory, true);
+    const many = Array.from({ length: 40 }, (_, index) => ({ owner: 'snap-0a', index: index * 4096 }));
+    const writing = Promise.allSettled(many.map((each) => store.putBlock(each, blockOf(each))));
+    const blocks = () =>
+      readdirSync(directory, { recursive: true }).filter((file) => /[0-9a-f]{8}$/.test(String(file)));
+    while (blocks().length === 0) await new Promise((resolve) => setImmediate(resolve));
+    renameSync(directory, `${directory}.away`);
+    await writing;
+    expect(existsSync(directory)).toBe(false);
     store.close();
   });
 

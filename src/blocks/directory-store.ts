@@ -46,6 +46,7 @@ import {
 } from './store-rules.ts';
 
 const deletersMax = 8;
+const storeFile = 'store.json';
 /** A temporary file of this age is what a crash left. */
 const leftoverAgeMs = 60 * 60 * 1000;
 /**
@@ -82,8 +83,7 @@ class DirectoryStore implements BlockStore {
     checkLength(bytes);
     const path = this.#blockPath(name);
     await this.#explain(`block ${describeBlock(name)} can't be read`, async () => {
-      const file = await openOrUndefined(path);
-      if (file === undefined) throw missingBlock(this, name);
+      const file = (await openOrUndefined(path)) ?? (await this.#missing(name));
       try {
         const length = await readFully(file, bytes);
         if (length < blockBytes) throw corruptBlock(this, name, `it has ${length} bytes`);
@@ -115,7 +115,7 @@ class DirectoryStore implements BlockStore {
           if (attempt > 3) throw error;
           if (code === 'EEXIST') await unlinkIfThere(target);
           else if (code === 'ENOENT' && (await isOpenable(source))) await makeDirectories(dirname(target));
-          else if (code === 'ENOENT') throw missingBlock(this, from);
+          else if (code === 'ENOENT') await this.#missing(from);
           else if (code === 'EMLINK' || code === 'EPERM' || code === 'ENOTSUP') return false;
           else throw error;
         }
@@ -126,6 +126,7 @@ class DirectoryStore implements BlockStore {
 
   async deleteBlocks(names: readonly BlockName[], signal?: AbortSignal): Promise<void> {
     const directories = new Set<string>();
+    let areAllThere = true;
     let next = 0;
     const worker = async () => {
       while (next < names.length) {
@@ -133,10 +134,14 @@ class DirectoryStore implements BlockStore {
         const name = names[next++]!;
         const path = this.#blockPath(name);
         directories.add(dirname(path));
-        await this.#explain(`block ${describeBlock(name)} can't be deleted`, () => unlinkIfThere(path));
+        const wasThere = await this.#explain(`block ${describeBlock(name)} can't be deleted`, () =>
+          unlinkIfThere(path),
+        );
+        areAllThere &&= wasThere;
       }
     };
     await Promise.all(Array.from({ length: Math.min(deletersMax, names.length) }, worker));
+    if (!areAllThere) await this.#mustBeHere();
     const owners = new Set([...directories].map((directory) => dirname(directory)));
     for (const directory of [...directories, ...owners]) await removeIfEmpty(directory);
   }
@@ -166,8 +171,9 @@ class DirectoryStore implements BlockStore {
       try {
         return (await stat(path)).ctimeMs;
       } catch (error) {
-        if (codeOf(error) === 'ENOENT') return undefined;
-        throw error;
+        if (codeOf(error) !== 'ENOENT') throw error;
+        await this.#mustBeHere();
+        return undefined;
       }
     });
   }
@@ -181,7 +187,10 @@ class DirectoryStore implements BlockStore {
     const path = this.#manifestPath(snapshotId);
     return this.#explain(`the manifest of ${snapshotId} can't be read`, async () => {
       const file = await openOrUndefined(path);
-      if (file === undefined) return undefined;
+      if (file === undefined) {
+        await this.#mustBeHere();
+        return undefined;
+      }
       try {
         const size = fs.fstatSync(file).size;
         const bytes = Buffer.from(new ArrayBuffer(Math.min(size, length)));
@@ -302,8 +311,7 @@ class DirectoryStore implements BlockStore {
   async #copyBytes(from: BlockName, to: BlockName, signal?: AbortSignal): Promise<void> {
     const bytes = alignedBuffer(blockBytes);
     await this.#explain(`block ${describeBlock(from)} can't be copied`, async () => {
-      const file = await openOrUndefined(this.#blockPath(from));
-      if (file === undefined) throw missingBlock(this, from);
+      const file = (await openOrUndefined(this.#blockPath(from))) ?? (await this.#missing(from));
       try {
         const length = await readFully(file, bytes);
         if (length < blockBytes) throw corruptBlock(this, from, `it has ${length} bytes`);
@@ -340,10 +348,29 @@ class DirectoryStore implements BlockStore {
       try {
         return (await readdir(directory)).sort();
       } catch (error) {
-        if (codeOf(error) === 'ENOENT') return [];
-        throw error;
+        if (codeOf(error) !== 'ENOENT') throw error;
+        await this.#mustBeHere();
+        return [];
       }
     });
+  }
+
+  async #missing(name: BlockName): Promise<never> {
+    await this.#mustBeHere();
+    throw missingBlock(this, name);
+  }
+
+  /**
+   * Where nothing is found the store itself may be gone for a while: not mounted, or moved. What it has can't be known
+   * then, and that it lacks something must not be believed: `Missing` is the end of a copy, and an empty list of snapshots
+   * that of blocks which they need.
+   */
+  async #mustBeHere(): Promise<void> {
+    try {
+      await stat(join(this.location, storeFile));
+    } catch (error) {
+      throw codeOf(error) === 'ENOENT' ? new NoStoreError(this.location, { cause: error }) : error;
+    }
   }
 
   #blockPath(name: BlockName): string {
@@ -368,7 +395,7 @@ function makeStore(path: string): string {
     const made = mkdirSync(join(path, folder), { recursive: true, mode: 0o700 });
     if (made !== undefined) syncDirectory(dirname(made));
   }
-  const file = join(path, 'store.json');
+  const file = join(path, storeFile);
   if (!fs.existsSync(file)) {
     if (readdirSync(join(path, 'blocks')).length > 0 || readdirSync(join(path, 'manifests')).length > 0) {
       throw new StoreError('Corrupt', `the block store in ${path} has lost its store.json`);
@@ -381,7 +408,7 @@ function makeStore(path: string): string {
 function readStoreFile(path: string): string {
   let text: string;
   try {
-    text = readFileSync(join(path, 'store.json'), 'utf8');
+    text = readFileSync(join(path, storeFile), 'utf8');
   } catch (error) {
     if (codeOf(error) !== 'ENOENT') throw error;
     throw new NoStoreError(path);
