@@ -22,6 +22,10 @@ export interface Principal {
     readonly policyArns?: readonly string[];
     /** Tags of the session, beside those of the role. */
     readonly tags?: Readonly<Record<string, string>>;
+    /** Those of its tags that sessions it asks for have as well. */
+    readonly transitiveTagKeys?: readonly string[];
+    /** Who is behind the session, as was said when it was made; handed on to sessions that it asks for. */
+    readonly sourceIdentity?: string;
   };
 }
 

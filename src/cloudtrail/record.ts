@@ -186,24 +186,25 @@ function describePrincipal(principal: Principal): Record<string, unknown> {
     accountId: principal.account,
     accessKeyId: principal.accessKeyId,
     userName: principal.userName,
-    sessionContext: principal.sessionIssuer && sessionContext(principal),
+    sessionContext: principal.session && sessionContext(principal),
   };
 }
 
-function sessionContext(principal: Principal): Record<string, unknown> {
-  const issuer = principal.sessionIssuer!;
+/** Of temporary credentials: how they came about. Source: CloudTrail user guide, "CloudTrail userIdentity element". */
+function sessionContext({ account, sessionIssuer, session }: Principal): Record<string, unknown> {
   return {
-    sessionIssuer: {
+    sessionIssuer: sessionIssuer && {
       type: 'Role',
-      principalId: issuer.principalId,
-      arn: issuer.arn,
-      accountId: principal.account,
-      userName: issuer.userName,
+      principalId: sessionIssuer.principalId,
+      arn: sessionIssuer.arn,
+      accountId: account,
+      userName: sessionIssuer.userName,
     },
     attributes: {
-      creationDate: wholeSecond(principal.session?.createdAt ?? 0),
+      creationDate: wholeSecond(session?.createdAt ?? 0),
       mfaAuthenticated: 'false',
     },
+    sourceIdentity: session?.sourceIdentity,
   };
 }
 

@@ -8,15 +8,19 @@ import { type AccessRequest, operation, type PolicyDocument, type PolicyStatemen
 import { integer, list, required, structure, text } from '../aws/validate.ts';
 import type { RootKey } from '../crypto/root-key.ts';
 import { check, malformedPolicy, validationError } from './errors.ts';
-import { arnText, type PlainTag, requestTags, tablesOf, tagKeyText, tagListRule, tagsOf } from './identities.ts';
-import { sizeOf } from './policy-documents.ts';
+import { arnText, type PlainTag, tablesOf, tagKeyText, tagListRule, tagsOf } from './identities.ts';
+import { mfaRules, refuseMfa } from './mfa.ts';
 import { parseIdentityPolicy } from './policy-grammar.ts';
 import { sessionArn } from './principal-ids.ts';
 import type { Identity } from './records.ts';
+import { inheritedTags, roleTagConditions, sessionTagConditions, sessionTags } from './session-tags.ts';
 import { createSession } from './sessions.ts';
 
-const sessionTagsMax = 50;
-const sessionPolicySizeMax = 2048;
+/**
+ * The longest session token, characters. It carries policies and tags of the session, and every request must carry it
+ * among its headers, for which a server has 32 KiB. AWS has such a limit, too, and doesn't tell which.
+ */
+const tokenLengthMax = 24 * 1024;
 /** A session that a role's session asked for. */
 const chainedMaxSeconds = 3600;
 
@@ -37,9 +41,12 @@ export function assumeRole(rootKey: RootKey) {
         Policy: text({ min: 1, max: 2048, pattern: /[\u0009\u000A\u000D\u0020-\u00FF]+/ }),
         PolicyArns: list(structure({ arn: required(arnText) }), { max: 10 }),
         Tags: tagListRule,
-        TransitiveTagKeys: list(tagKeyText, { max: sessionTagsMax }),
+        TransitiveTagKeys: list(tagKeyText, { max: 50 }),
         ExternalId: text({ min: 2, max: 1224, pattern: /[\w+=,.@:/-]*/ }),
+        SourceIdentity: text({ min: 2, max: 64, pattern: /[\w+=,.@-]*/ }),
+        ...mfaRules,
       });
+      refuseMfa(input);
       if (!/^arn:aws[a-z-]*:iam::\d{12}:role\/./.test(input.RoleArn!))
         throw validationError(`${input.RoleArn} is invalid`);
       if (call.principal.type === 'Root')
@@ -47,7 +54,9 @@ export function assumeRole(rootKey: RootKey) {
       const role = await findRole(call, input.RoleArn!);
       return { role, tags: role ? await tagsOf(call, role.id) : [] };
     },
-    access(_call, input, { role, tags }) {
+    access(call, input, { role, tags }) {
+      const inherited = inheritedTags(call.principal);
+      const sourceIdentity = input.SourceIdentity ?? call.principal.session?.sourceIdentity;
       const request = (action: string): AccessRequest => ({
         action,
         resource: input.RoleArn!,
@@ -57,19 +66,23 @@ export function assumeRole(rootKey: RootKey) {
         context: {
           'sts:RoleSessionName': input.RoleSessionName!,
           ...(input.ExternalId ? { 'sts:ExternalId': input.ExternalId } : {}),
-          ...(input.TransitiveTagKeys?.length ? { 'sts:TransitiveTagKeys': input.TransitiveTagKeys } : {}),
-          ...requestTags(input.Tags),
-          ...Object.fromEntries(tags.map(({ Key, Value }) => [`aws:ResourceTag/${Key}`, Value])),
-          ...Object.fromEntries(tags.map(({ Key, Value }) => [`iam:ResourceTag/${Key}`, Value])),
+          ...(sourceIdentity ? { 'sts:SourceIdentity': sourceIdentity } : {}),
+          ...sessionTagConditions(input, inherited),
+          ...roleTagConditions(tags, inherited),
         },
       });
-      return [request('sts:AssumeRole'), ...(input.Tags?.length ? [request('sts:TagSession')] : [])];
+      return [
+        request('sts:AssumeRole'),
+        ...(input.Tags?.length || inherited.length > 0 ? [request('sts:TagSession')] : []),
+        ...(sourceIdentity ? [request('sts:SetSourceIdentity')] : []),
+      ];
     },
     async handle(call, input, subject) {
       const role = subject.role!;
       const seconds = checkDuration(call.principal, role, input.DurationSeconds);
-      const sessionTags = checkSessionTags(input.Tags ?? []);
-      if (input.Policy !== undefined) checkSessionPolicy(input.Policy);
+      const sourceIdentity = sourceIdentityOf(call.principal, input.SourceIdentity);
+      const tags = sessionTags(input, inheritedTags(call.principal));
+      if (input.Policy !== undefined) parseIdentityPolicy(input.Policy);
       const policyArns = (input.PolicyArns ?? []).map(({ arn }) => arn!);
       await requirePolicies(call, role, policyArns);
       const now = call.clock.now();
@@ -77,18 +90,26 @@ export function assumeRole(rootKey: RootKey) {
       const credentials = createSession(rootKey, principal, now, now + seconds * 1000, {
         ...(input.Policy === undefined ? {} : { policy: input.Policy }),
         ...(policyArns.length > 0 ? { policyArns } : {}),
-        ...(Object.keys(sessionTags).length > 0 ? { tags: sessionTags } : {}),
+        ...tags,
+        ...(sourceIdentity ? { sourceIdentity } : {}),
       });
+      const packed = Math.ceil((credentials.SessionToken.length * 100) / tokenLengthMax);
+      if (packed > 100)
+        throw new AwsError(
+          'PackedPolicyTooLarge',
+          `Packed size of session policies and session tags consumes ${packed}% of allotted space.`,
+        );
+      const isPacked = input.Policy !== undefined || policyArns.length > 0 || tags.tags !== undefined;
       return {
         Credentials: credentials,
         AssumedRoleUser: { AssumedRoleId: principal.principalId, Arn: principal.arn },
-        ...(input.Policy === undefined
-          ? {}
-          : { PackedPolicySize: Math.ceil((sizeOf(input.Policy) * 100) / sessionPolicySizeMax) }),
+        ...(isPacked ? { PackedPolicySize: packed } : {}),
+        ...(sourceIdentity ? { SourceIdentity: sourceIdentity } : {}),
       };
     },
-    record: (_call, input, output) => ({
+    record: (call, input, output) => ({
       requestParameters: {
+        incomingTransitiveTags: incomingTags(call.principal),
         roleArn: input.RoleArn ?? null,
         roleSessionName: input.RoleSessionName ?? null,
         durationSeconds: input.DurationSeconds,
@@ -96,6 +117,8 @@ export function assumeRole(rootKey: RootKey) {
         policy: input.Policy,
         policyArns: input.PolicyArns,
         tags: input.Tags,
+        transitiveTagKeys: input.TransitiveTagKeys,
+        sourceIdentity: input.SourceIdentity,
       },
       // Neither the secret nor the token.
       responseElements: output
@@ -108,6 +131,8 @@ export function assumeRole(rootKey: RootKey) {
               assumedRoleId: output.AssumedRoleUser!.AssumedRoleId,
               arn: output.AssumedRoleUser!.Arn,
             },
+            packedPolicySize: output.PackedPolicySize,
+            sourceIdentity: output.SourceIdentity,
           }
         : null,
       resources: input.RoleArn
@@ -166,22 +191,20 @@ function checkDuration(principal: Principal, role: Identity, asked = 3600): numb
   return asked;
 }
 
-function checkSessionPolicy(policy: string): void {
-  parseIdentityPolicy(policy);
-  if (sizeOf(policy) > sessionPolicySizeMax)
-    throw new AwsError(
-      'PackedPolicyTooLarge',
-      `Packed policy exceeds the quota of ${sessionPolicySizeMax} characters.`,
-    );
+/**
+ * Who is behind the session: nobody can say that it is somebody else.
+ * @throws {AwsError} ValidationError
+ */
+function sourceIdentityOf({ session }: Principal, asked: string | undefined): string | undefined {
+  const known = session?.sourceIdentity;
+  if (known !== undefined && asked !== undefined && asked !== known)
+    throw validationError('The source identity is already set for this assume role session');
+  return known ?? asked;
 }
 
-function checkSessionTags(tags: readonly { Key?: string | undefined; Value?: string | undefined }[]) {
-  const keys = tags.map((tag) => tag.Key!.toLowerCase());
-  if (tags.length > sessionTagsMax) throw validationError(`A session can have at most ${sessionTagsMax} tags.`);
-  if (new Set(keys).size < keys.length)
-    throw validationError('Duplicate tag keys found. Please note that Tag keys are case insensitive.');
-  if (keys.some((key) => key.startsWith('aws:'))) throw validationError('Tag keys that begin with aws: are reserved.');
-  return Object.fromEntries(tags.map((tag) => [tag.Key!, tag.Value!]));
+function incomingTags(principal: Principal): Readonly<Record<string, string>> | undefined {
+  const tags = inheritedTags(principal);
+  return tags.length > 0 ? Object.fromEntries(tags.map(({ Key, Value }) => [Key, Value])) : undefined;
 }
 
 /** Session policies by ARN must be the role's account's own, or AWS's. */

@@ -5,6 +5,7 @@ import type { Service } from '../aws/service.ts';
 import type { RootKey } from '../crypto/root-key.ts';
 import { assumeRole } from './assume-role.ts';
 import { accessDenied } from './denial.ts';
+import { withoutUserSessions } from './mfa.ts';
 import { iamMigrations } from './records.ts';
 import { assumeInfrastructureRole, getAccessKeyInfo, getCallerIdentity, getSessionToken } from './sts.ts';
 
@@ -20,10 +21,9 @@ export function createSts({ rootKey }: { rootKey: RootKey }): Service {
     xmlNamespace: 'https://sts.amazonaws.com/doc/2011-06-15/',
     operations: {
       ...Object.fromEntries(
-        [getCallerIdentity, assumeRole(rootKey), getSessionToken(rootKey), getAccessKeyInfo].map((operation) => [
-          operation.name,
-          { ...operation, schema: catalogue[operation.name] },
-        ]),
+        [getCallerIdentity, assumeRole(rootKey), getSessionToken(rootKey), withoutUserSessions(getAccessKeyInfo)].map(
+          (operation) => [operation.name, { ...operation, schema: catalogue[operation.name] }],
+        ),
       ),
       AssumeInfrastructureRole: assumeInfrastructureRole(rootKey),
     },

@@ -8,6 +8,7 @@ import { accessDenied } from './denial.ts';
 import { groupOperations } from './groups.ts';
 import { instanceProfileOperations } from './instance-profiles.ts';
 import { managedPolicyOperations } from './managed-policies.ts';
+import { withoutUserSessions } from './mfa.ts';
 import { identityPolicyOperations } from './policies-of-identities.ts';
 import { policyVersionOperations } from './policy-versions.ts';
 import { describePrincipals, resolvePrincipals } from './principal-ids.ts';
@@ -45,7 +46,9 @@ export function createIam(parts: {
     xmlNamespace: 'https://iam.amazonaws.com/doc/2010-05-08/',
     operations: {
       ...Object.fromEntries(
-        operations.map((operation) => [operation.name, { ...operation, schema: catalogue[operation.name] }]),
+        operations
+          .map(withoutUserSessions)
+          .map((operation) => [operation.name, { ...operation, schema: catalogue[operation.name] }]),
       ),
       [resolvePrincipals.name]: resolvePrincipals,
       [describePrincipals.name]: describePrincipals,

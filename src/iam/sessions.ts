@@ -26,12 +26,12 @@ export function createSession(
   principal: Omit<Principal, 'accessKeyId' | 'session'>,
   createdAt: number,
   expiresAt: number,
-  limits: Pick<NonNullable<Principal['session']>, 'policy' | 'policyArns' | 'tags'> = {},
+  more: Omit<NonNullable<Principal['session']>, 'createdAt' | 'expiresAt'> = {},
 ): SessionCredentials {
   const accessKeyId = newIamId('ASIA');
   const session: Session = {
     secret: newSecret(),
-    principal: { ...principal, accessKeyId, session: { createdAt, expiresAt, ...limits } },
+    principal: { ...principal, accessKeyId, session: { createdAt, expiresAt, ...more } },
   };
   const plaintext = Buffer.from(JSON.stringify(session), 'utf8');
   const token = rootKey.seal(purpose, plaintext, accessKeyId).toString('base64');

@@ -11,6 +11,7 @@ import { integer, required, text } from '../aws/validate.ts';
 import type { RootKey } from '../crypto/root-key.ts';
 import { check, validationError } from './errors.ts';
 import { tablesOf } from './identities.ts';
+import { mfaRules, refuseMfa } from './mfa.ts';
 import { infrastructurePrincipal } from './principals.ts';
 import { createSession, type SessionCredentials } from './sessions.ts';
 
@@ -53,7 +54,10 @@ export function getSessionToken(rootKey: RootKey) {
   return operation<GetSessionTokenRequest, GetSessionTokenResponse>({
     name: 'GetSessionToken',
     effect: 'reads',
-    resolve: (_call, input) => check(input, { DurationSeconds: integer({ min: 900, max: 129_600 }) }),
+    resolve(_call, input) {
+      check(input, { DurationSeconds: integer({ min: 900, max: 129_600 }), ...mfaRules });
+      refuseMfa(input);
+    },
     access: () => [],
     handle({ principal, clock }, input) {
       if (principal.session)

@@ -104,6 +104,7 @@ const globalKeys: ReadonlyMap<string, GlobalKey> = new Map<string, GlobalKey>([
   ['aws:calledvialast', ({ via }) => via],
   ['kms:viaservice', ({ via, region }) => via && `${via.split('.')[0]}.${region}.amazonaws.com`],
   ['kms:calleraccount', ({ principal }) => principal.account],
+  ['aws:sourceidentity', ({ principal: { session } }) => session?.sourceIdentity],
   ['aws:tokenissuetime', ({ principal: { session } }) => session && instant(session.createdAt)],
   // Only temporary credentials can be had with a second factor; nobody has one here.
   ['aws:multifactorauthpresent', ({ principal: { session } }) => session && 'false'],
