@@ -1,6 +1,6 @@
 /** EBS direct in the hands of somebody who means harm: to others' requests, to others' share of a host, to what it leaves. */
-import { hash, randomBytes } from 'node:crypto';
-import { existsSync, readdirSync } from 'node:fs';
+import { createHash, hash, randomBytes } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CompleteSnapshotCommand, EBSClient, PutSnapshotBlockCommand, StartSnapshotCommand } from '@aws-sdk/client-ebs';
 import { DeleteSnapshotCommand, DescribeSnapshotsCommand, EC2Client } from '@aws-sdk/client-ec2';
@@ -20,7 +20,7 @@ beforeAll(async () => {
   ec2 = server.sdk(EC2Client);
   // Once its host is there.
   await until(() => start().then(discard, () => false), 'a snapshot to be begun');
-}, 60_000);
+});
 afterAll(() => server?.stop());
 
 const start = async () => (await ebs.send(new StartSnapshotCommand({ VolumeSize: 1 }))).SnapshotId!;
@@ -77,6 +77,29 @@ test('a snapshot that is deleted while it is written leaves nothing behind, howe
   await until(() => left().length === 0, 'everything of it to be gone');
   await expect(put(id, 1)).rejects.toMatchObject({ name: 'ResourceNotFoundException' });
   expect(left()).toEqual([]);
+});
+
+test('what a host notes down while an encrypted snapshot is written confirms no guess at its blocks', async () => {
+  const { SnapshotId } = await ebs.send(new StartSnapshotCommand({ VolumeSize: 1, Encrypted: true }));
+  const guess = Buffer.alloc(blockBytes, 'the same everywhere');
+  for (const index of [0, 1]) await put(SnapshotId!, index, guess);
+  const digest = hash('sha256', guess, 'buffer');
+  const noted = readFileSync(join(server.dataDir, 'uploads', `${SnapshotId}.upload`));
+  expect(noted.length).toBeGreaterThan(2 * digest.length);
+  expect(noted.includes(digest)).toBe(false);
+  const linear = createHash('sha256').update(digest).update(digest).digest('base64');
+  const complete = (Checksum: string) =>
+    ebs.send(
+      new CompleteSnapshotCommand({
+        SnapshotId,
+        ChangedBlocksCount: 2,
+        Checksum,
+        ChecksumAlgorithm: 'SHA256',
+        ChecksumAggregationMethod: 'LINEAR',
+      }),
+    );
+  await expect(complete(digest.toString('base64'))).rejects.toMatchObject({ Reason: 'INVALID_PARAMETER_VALUE' });
+  expect((await complete(linear)).Status).toBe('completed');
 });
 
 test('blocks that come while the snapshot is completed are in it or refused, and it can be completed but once', async () => {

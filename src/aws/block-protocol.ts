@@ -47,6 +47,8 @@ export interface PutBlockRequest {
   /** base64: 524288 bytes of plaintext, whose SHA-256 (base64) has been checked already. */
   readonly data: string;
   readonly sha256: string;
+  /** base64: the digest as the host notes it down, under a key that it is given at the end. Absent: as it is. */
+  readonly sealedSha256?: string;
   readonly dataKey?: string;
 }
 
@@ -58,6 +60,8 @@ export interface CompleteUploadRequest {
   readonly changedBlocks: number;
   /** base64: SHA-256 of the blocks' SHA-256 digests (of the plaintext), one after the other in the order of their indexes. */
   readonly checksum?: string;
+  /** The key of the digests that were noted down under one, sealed for the host's session. */
+  readonly digestKey?: string;
 }
 
 export type BlockRequest =

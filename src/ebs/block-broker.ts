@@ -36,7 +36,7 @@ export class BlockRequestFailed extends Error {
 interface Waiting extends TakenBlockRequest, InLine {
   readonly settle: (result: BlockAnswers[BlockRequest['kind']] | BlockRequestFailed) => void;
   readonly onTaken: () => void;
-  /** The session that alone can open its data key; undefined without one. */
+  /** The session that alone can open the keys in it; undefined without any. */
   readonly sealedFor: string | undefined;
 }
 
@@ -52,22 +52,33 @@ export class BlockBroker {
   readonly #lines = new Map<string, HostLine>();
 
   /**
-   * Has a host carry out `request`. A plaintext data key is sealed for the host's session; the caller wipes it.
+   * Has a host carry out `request`. A key that goes with it is sealed for the host's session; the caller wipes it.
    * @throws {BlockRequestFailed}
    */
   async request<Kind extends BlockRequest['kind']>(
     hostId: string,
     request: Extract<BlockRequest, { kind: Kind }>,
-    options: { readonly account: string; readonly dataKey?: Uint8Array; readonly cancelled: AbortSignal },
+    options: {
+      readonly account: string;
+      readonly dataKey?: Uint8Array;
+      readonly digestKey?: Uint8Array;
+      readonly cancelled: AbortSignal;
+    },
   ): Promise<BlockAnswers[Kind]> {
     const line = this.#line(hostId);
     makeRoom(line, options.account);
-    if (!options.dataKey) return this.#send(hostId, line, request, undefined, options) as never;
+    const { dataKey, digestKey } = options;
+    if (!dataKey && !digestKey) return this.#send(hostId, line, request, undefined, options) as never;
     if (!line.session) await either(line.news.promise, takeTimeoutMs, options.cancelled);
     if (!line.session) throw away(hostId);
     const { id, publicKey } = line.session;
     const context = 'snapshotId' in request ? request.snapshotId : '';
-    const sealed = { ...request, dataKey: sealFor(publicKey, options.dataKey, context).toString('base64') };
+    const seal = (key: Uint8Array) => sealFor(publicKey, key, context).toString('base64');
+    const sealed = {
+      ...request,
+      ...(dataKey ? { dataKey: seal(dataKey) } : {}),
+      ...(digestKey ? { digestKey: seal(digestKey) } : {}),
+    };
     return this.#send(hostId, line, sealed, id, options) as never;
   }
 

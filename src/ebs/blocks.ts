@@ -8,8 +8,11 @@ import type {
 } from '@aws-sdk/client-ebs';
 import type { DirectSnapshot } from '../aws/direct-snapshots.ts';
 import { operation } from '../aws/service.ts';
+import { sealDigest } from '../crypto/block-digest.ts';
+import type { RootKey } from '../crypto/root-key.ts';
 import { Activity } from './activity.ts';
 import type { BlockBroker } from './block-broker.ts';
+import { digestKeyOf } from './digests.ts';
 import { invalid } from './errors.ts';
 import {
   allowOnSnapshot,
@@ -22,8 +25,8 @@ import {
 } from './snapshots.ts';
 import type { Tokens } from './tokens.ts';
 
-export function blockOperations(broker: BlockBroker, tokens: Tokens) {
-  return [getSnapshotBlock(broker, tokens), putSnapshotBlock(broker)];
+export function blockOperations(broker: BlockBroker, tokens: Tokens, rootKey: RootKey) {
+  return [getSnapshotBlock(broker, tokens), putSnapshotBlock(broker, rootKey)];
 }
 
 function getSnapshotBlock(broker: BlockBroker, tokens: Tokens) {
@@ -59,7 +62,7 @@ function getSnapshotBlock(broker: BlockBroker, tokens: Tokens) {
   });
 }
 
-function putSnapshotBlock(broker: BlockBroker) {
+function putSnapshotBlock(broker: BlockBroker, rootKey: RootKey) {
   const activity = new Activity();
   return operation<PutSnapshotBlockRequest, PutSnapshotBlockResponse, DirectSnapshot>({
     name: 'PutSnapshotBlock',
@@ -76,12 +79,29 @@ function putSnapshotBlock(broker: BlockBroker) {
       const data = checkedData(input);
       const sha256 = input.Checksum!;
       const what = `Block ${index} of snapshot '${snapshotId}'`;
-      const request = { kind: 'putBlock', snapshotId, index, data: data.toString('base64'), sha256 } as const;
+      const request = {
+        kind: 'putBlock',
+        snapshotId,
+        index,
+        data: data.toString('base64'),
+        sha256,
+        ...sealedDigest(rootKey, snapshot, index, sha256),
+      } as const;
       await askHost(call, broker, snapshot, request, what, { needsKey: true });
       await activity.note(call, snapshotId, input.Progress);
       return { Checksum: sha256, ChecksumAlgorithm: 'SHA256' };
     },
   });
+}
+
+function sealedDigest(rootKey: RootKey, snapshot: DirectSnapshot, index: number, sha256: string) {
+  const key = digestKeyOf(rootKey, snapshot);
+  if (!key) return {};
+  try {
+    return { sealedSha256: sealDigest(key, index, Buffer.from(sha256, 'base64')).toString('base64') };
+  } finally {
+    key.fill(0);
+  }
 }
 
 /** @throws {AwsError} ValidationException unless length and checksum are those of the body */

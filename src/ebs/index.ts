@@ -23,8 +23,8 @@ export function createEbs({ rootKey }: { rootKey: RootKey }): {
   const catalogue = catalogueOf(sdk);
   const operations: Operation[] = [
     ...listOperations(broker, tokens),
-    ...blockOperations(broker, tokens),
-    ...uploadOperations(broker),
+    ...blockOperations(broker, tokens, rootKey),
+    ...uploadOperations(broker, rootKey),
   ];
   return {
     service: {

@@ -69,7 +69,7 @@ export function snapshotArn(call: Call, snapshotId: string): string {
 
 /**
  * Has the snapshot's host carry out `request`, with the snapshot's data key when it is encrypted and `needsKey`: KMS is
- * asked each time, for the caller.
+ * asked each time, for the caller. The caller wipes `digestKey`.
  * @throws {AwsError} what KMS refuses, what the host can't do
  */
 export async function askHost<Kind extends BlockRequest['kind']>(
@@ -78,7 +78,7 @@ export async function askHost<Kind extends BlockRequest['kind']>(
   snapshot: DirectSnapshot,
   request: Extract<BlockRequest, { kind: Kind }>,
   what: string,
-  { needsKey = false } = {},
+  { needsKey = false, digestKey }: { readonly needsKey?: boolean; readonly digestKey?: Uint8Array | undefined } = {},
 ) {
   const access = await asking(() =>
     call.invoke<DirectAccess>('ec2', 'OpenDirectSnapshot', { SnapshotId: snapshot.SnapshotId, WithKey: needsKey }),
@@ -93,6 +93,7 @@ export async function askHost<Kind extends BlockRequest['kind']>(
     return await broker.request<Kind>(access.HostId, request, {
       account: call.account,
       ...(access.DataKey ? { dataKey: access.DataKey } : {}),
+      ...(digestKey ? { digestKey } : {}),
       cancelled: call.cancelled,
     });
   } catch (error) {

@@ -8,8 +8,10 @@ import type {
 import type { Call } from '../aws/call.ts';
 import type { DirectSnapshot } from '../aws/direct-snapshots.ts';
 import { operation, type RecordDetails } from '../aws/service.ts';
+import type { RootKey } from '../crypto/root-key.ts';
 import type { BlockBroker } from './block-broker.ts';
 import { earlierAnswer, forgetAnswer, rememberAnswer } from './client-tokens.ts';
+import { digestKeyOf } from './digests.ts';
 import { asking, invalid } from './errors.ts';
 import {
   allowOnSnapshot,
@@ -27,8 +29,8 @@ const timeoutDefaultMinutes = 60;
 const timeoutMinMinutes = 10;
 const timeoutMaxMinutes = 4320;
 
-export function uploadOperations(broker: BlockBroker) {
-  return [startSnapshot(broker), completeSnapshot(broker)];
+export function uploadOperations(broker: BlockBroker, rootKey: RootKey) {
+  return [startSnapshot(broker), completeSnapshot(broker, rootKey)];
 }
 
 interface Start {
@@ -182,7 +184,7 @@ function lowered(output: StartSnapshotResponse): Record<string, unknown> {
   };
 }
 
-function completeSnapshot(broker: BlockBroker) {
+function completeSnapshot(broker: BlockBroker, rootKey: RootKey) {
   return operation<CompleteSnapshotRequest, CompleteSnapshotResponse, DirectSnapshot>({
     name: 'CompleteSnapshot',
     effect: 'waits',
@@ -194,17 +196,16 @@ function completeSnapshot(broker: BlockBroker) {
       if (snapshot.IsOwn && snapshot.IsDirect && snapshot.State === 'completed') return { Status: 'completed' };
       requireOpen(snapshot);
       checkComplete(input, snapshot);
-      const outcome = await askHost(
-        call,
-        broker,
-        snapshot,
-        {
-          kind: 'completeUpload',
-          snapshotId,
-          changedBlocks: input.ChangedBlocksCount!,
-          ...(input.Checksum ? { checksum: input.Checksum } : {}),
-        },
-        `The snapshot '${snapshotId}'`,
+      const request = {
+        kind: 'completeUpload',
+        snapshotId,
+        changedBlocks: input.ChangedBlocksCount!,
+        ...(input.Checksum ? { checksum: input.Checksum } : {}),
+      } as const;
+      const digestKey = input.Checksum ? digestKeyOf(rootKey, snapshot) : undefined;
+      const what = `The snapshot '${snapshotId}'`;
+      const outcome = await askHost(call, broker, snapshot, request, what, { digestKey }).finally(() =>
+        digestKey?.fill(0),
       );
       await asking(() => call.invoke('ec2', 'CompleteDirectSnapshot', { SnapshotId: snapshotId, Outcome: outcome }));
       return { Status: 'completed' };

@@ -8,6 +8,7 @@ import { freeSnapshot } from '../../blocks/free.ts';
 import { Manifest } from '../../blocks/manifest.ts';
 import { openStore } from '../../blocks/open-store.ts';
 import { type BlockStore, blockBytes, StoreError } from '../../blocks/store.ts';
+import { digestKeyBytes, sealDigest } from '../../crypto/block-digest.ts';
 import { SealedBoxKey, sealFor } from '../../crypto/sealed-box.ts';
 import { BlockRequests } from './requests.ts';
 import { Uploads } from './uploads.ts';
@@ -119,6 +120,74 @@ test('an encrypted block lies in the store as AES-256-XTS under its data key, an
   await expect(get('snap-e1', 5, foreign)).rejects.toMatchObject({ code: 'OtherSession' });
   const later = sealFor(new SealedBoxKey().publicKey, dataKey, 'snap-e1').toString('base64');
   await expect(get('snap-e1', 5, later)).rejects.toMatchObject({ code: 'OtherSession' });
+});
+
+const upload = (snapshotId: string) => join(directory, 'uploads', `${snapshotId}.upload`);
+
+test('digests come under a key that the host has at the end only: what it notes down till then tells nothing of the blocks', async () => {
+  const blocks = [block(), block()];
+  const digestKey = randomBytes(digestKeyBytes);
+  const sealed = sealFor(boxKey.publicKey, digestKey, 'snap-e1').toString('base64');
+  await start('snap-e1');
+  for (const [index, data] of blocks.entries())
+    await ask({
+      kind: 'putBlock',
+      snapshotId: 'snap-e1',
+      index,
+      data: data.toString('base64'),
+      sha256: hash('sha256', data, 'base64'),
+      sealedSha256: sealDigest(digestKey, index, hash('sha256', data, 'buffer')).toString('base64'),
+      dataKey: sealFor(boxKey.publicKey, randomBytes(64), 'snap-e1').toString('base64'),
+    });
+  const noted = readFileSync(upload('snap-e1'));
+  for (const data of blocks) expect(noted.includes(hash('sha256', data, 'buffer'))).toBe(false);
+  // A later process has what the first one noted down.
+  uploads.close();
+  begin();
+  const end = (checksum: string, key: object) =>
+    ask({ kind: 'completeUpload', snapshotId: 'snap-e1', changedBlocks: 2, checksum, ...key });
+  await expect(end(linear(blocks), {})).rejects.toMatchObject({ code: 'ChecksumMismatch' });
+  await expect(end(linear([block(), block()]), { digestKey: sealed })).rejects.toMatchObject({
+    code: 'ChecksumMismatch',
+  });
+  await end(linear(blocks), { digestKey: sealed });
+});
+
+test('an upload that an earlier version began, which noted down digests as they are, is gone on with', async () => {
+  const blocks = [block(), block()];
+  await start('snap-e1');
+  const lines = readFileSync(upload('snap-e1'), 'utf8').split('\n');
+  const record = Buffer.alloc(4);
+  const digest = hash('sha256', blocks[0]!, 'buffer');
+  writeFileSync(
+    upload('snap-e1'),
+    Buffer.concat([
+      Buffer.from(`${JSON.stringify({ ...JSON.parse(lines[0]!), format: 1 })}\n`),
+      record,
+      hash('sha256', blocks[0]!, 'buffer'),
+      digest,
+    ]),
+  );
+  await store.putBlock({ owner: 'snap-e1', index: 0 }, blocks[0]!);
+  uploads.close();
+  begin();
+  const digestKey = randomBytes(digestKeyBytes);
+  await ask({
+    kind: 'putBlock',
+    snapshotId: 'snap-e1',
+    index: 1,
+    data: blocks[1]!.toString('base64'),
+    sha256: hash('sha256', blocks[1]!, 'base64'),
+    sealedSha256: sealDigest(digestKey, 1, hash('sha256', blocks[1]!, 'buffer')).toString('base64'),
+  });
+  await ask({
+    kind: 'completeUpload',
+    snapshotId: 'snap-e1',
+    changedBlocks: 2,
+    checksum: linear(blocks),
+    digestKey: sealFor(boxKey.publicKey, digestKey, 'snap-e1').toString('base64'),
+  });
+  expect((await get('snap-e1', 0)).equals(blocks[0]!)).toBe(true);
 });
 
 test('a successor begins as its parent, and the two can be compared', async () => {

@@ -3,11 +3,13 @@ import { hash } from 'node:crypto';
 import type {
   BlockAnswers,
   BlockRequest,
+  CompleteUploadRequest,
   GetBlockRequest,
   ListBlocksRequest,
   ListChangedBlocksRequest,
   PutBlockRequest,
 } from '../../aws/block-protocol.ts';
+import type { SnapshotOutcome } from '../../aws/host-protocol.ts';
 import { Manifest } from '../../blocks/manifest.ts';
 import { type BlockStore, blockBytes } from '../../blocks/store.ts';
 import { createSlab, type Slab } from '../../crypto/native.ts';
@@ -51,7 +53,7 @@ export class BlockRequests {
         await this.#uploads.start(request);
         return {};
       case 'completeUpload':
-        return this.#uploads.complete(request);
+        return this.#complete(request);
       default:
         throw new RequestRefused('Internal', `this host is too old for a request of kind ${JSON.stringify(request)}`);
     }
@@ -100,7 +102,8 @@ export class BlockRequests {
     });
   }
 
-  async #putBlock({ snapshotId, index, data, sha256, dataKey }: PutBlockRequest): Promise<void> {
+  async #putBlock(request: PutBlockRequest): Promise<void> {
+    const { snapshotId, index, data, sha256, sealedSha256, dataKey } = request;
     await this.#withSlab(async (slab) => {
       if (Buffer.byteLength(data, 'base64') !== blockBytes)
         throw new RequestRefused('Internal', `a block has ${blockBytes} bytes`);
@@ -108,8 +111,19 @@ export class BlockRequests {
       const plainSha = Buffer.from(sha256, 'base64');
       this.#withKey(dataKey, snapshotId, (xts) => xts.encrypt(slab, 0, index * unitsPerBlock, unitsPerBlock));
       const storedSha = hash('sha256', slab.bytes, 'buffer');
-      await this.#uploads.put(snapshotId, index, slab.bytes, storedSha, plainSha);
+      const sealedSha = sealedSha256 === undefined ? undefined : Buffer.from(sealedSha256, 'base64');
+      await this.#uploads.put(snapshotId, index, slab.bytes, { storedSha, plainSha, sealedSha });
     });
+  }
+
+  async #complete(request: CompleteUploadRequest): Promise<SnapshotOutcome> {
+    const { snapshotId, digestKey } = request;
+    const key = digestKey === undefined ? undefined : this.#openKey(digestKey, snapshotId);
+    try {
+      return await this.#uploads.complete(request, key);
+    } finally {
+      key?.fill(0);
+    }
   }
 
   async #manifest(snapshotId: string): Promise<Manifest> {
@@ -135,12 +149,7 @@ export class BlockRequests {
   /** Gives `use` the cipher of a sealed data key, for the time of that call; does nothing without one. */
   #withKey(sealed: string | undefined, snapshotId: string, use: (xts: Xts) => void): void {
     if (sealed === undefined) return;
-    let key: Buffer;
-    try {
-      key = this.#key.open(Buffer.from(sealed, 'base64'), snapshotId);
-    } catch {
-      throw new RequestRefused('OtherSession', 'the data key was not sealed for this session of the host');
-    }
+    const key = this.#openKey(sealed, snapshotId);
     try {
       const xts = createXts(key);
       try {
@@ -150,6 +159,15 @@ export class BlockRequests {
       }
     } finally {
       key.fill(0);
+    }
+  }
+
+  /** The caller wipes it. @throws {RequestRefused} */
+  #openKey(sealed: string, snapshotId: string): Buffer {
+    try {
+      return this.#key.open(Buffer.from(sealed, 'base64'), snapshotId);
+    } catch {
+      throw new RequestRefused('OtherSession', 'the key was not sealed for this session of the host');
     }
   }
 

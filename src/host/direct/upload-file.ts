@@ -1,7 +1,9 @@
 /**
  * What has been written of a snapshot that comes from outside (EBS direct), durable before a block is acknowledged: a line
- * of JSON, then records of 68 bytes: u32 LE index, SHA-256 of the stored bytes, SHA-256 of the plaintext. The last record of
- * an index counts; one of zeros says that the block is being replaced, and holds neither its old contents nor its new ones.
+ * of JSON, then records of 68 bytes: u32 LE index, SHA-256 of the stored bytes, SHA-256 of the plaintext. Of an encrypted
+ * snapshot the latter is under a key that the host doesn't have (src/crypto/block-digest.ts); in format 1, which earlier
+ * versions wrote, it is not. The last record of an index counts; one of zeros says that the block is being replaced, and
+ * holds neither its old contents nor its new ones.
  */
 import { closeSync, constants, fdatasync, ftruncateSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -9,7 +11,7 @@ import { syncDirectory, writePrivateFile } from '../../files/durable.ts';
 
 const recordBytes = 68;
 const shaBytes = 32;
-const format = 1;
+const formats = { plainDigests: 1, current: 2 };
 const zeroSha = Buffer.alloc(shaBytes);
 
 export interface UploadHeader {
@@ -22,7 +24,8 @@ export interface UploadHeader {
 
 export interface WrittenBlock {
   readonly storedSha: Buffer;
-  readonly plainSha: Buffer;
+  /** The plaintext's SHA-256, sealed or not. */
+  readonly digest: Buffer;
 }
 
 export class UploadFile {
@@ -43,7 +46,7 @@ export class UploadFile {
   }
 
   static create(path: string, header: Omit<UploadHeader, 'format'>): UploadFile {
-    const whole: UploadHeader = { format, ...header };
+    const whole: UploadHeader = { format: formats.current, ...header };
     const line = Buffer.from(`${JSON.stringify(whole)}\n`);
     writePrivateFile(path, line, 'replace');
     return new UploadFile(path, whole, new Map(), line.length);
@@ -60,14 +63,14 @@ export class UploadFile {
     }
     const start = bytes.indexOf('\n') + 1;
     const header = JSON.parse(bytes.toString('utf8', 0, start)) as UploadHeader;
-    if (header.format !== format) throw new Error(`${path} was written by a later version`);
+    if (!Object.values(formats).includes(header.format)) throw new Error(`${path} was written by a later version`);
     const written = new Map<number, WrittenBlock>();
     let at = start;
     // A crash can leave part of a record, which was not acknowledged.
     for (; at + recordBytes <= bytes.length; at += recordBytes)
       written.set(bytes.readUInt32LE(at), {
         storedSha: bytes.subarray(at + 4, at + 4 + shaBytes),
-        plainSha: bytes.subarray(at + 4 + shaBytes, at + recordBytes),
+        digest: bytes.subarray(at + 4 + shaBytes, at + recordBytes),
       });
     return new UploadFile(path, header, written, at);
   }
@@ -75,6 +78,11 @@ export class UploadFile {
   /** Blocks by index; one whose replacement did not come to its end has digests of zeros. */
   get written(): ReadonlyMap<number, WrittenBlock> {
     return this.#written;
+  }
+
+  /** Whether digests are noted down as they are, whatever else there is. */
+  get hasPlainDigests(): boolean {
+    return this.header.format === formats.plainDigests;
   }
 
   static isUnknown(block: WrittenBlock): boolean {
@@ -86,15 +94,15 @@ export class UploadFile {
     const record = Buffer.alloc(recordBytes);
     record.writeUInt32LE(index, 0);
     record.set(block.storedSha, 4);
-    record.set(block.plainSha, 4 + shaBytes);
+    record.set(block.digest, 4 + shaBytes);
     let done = 0;
     while (done < recordBytes) done += writeSync(this.#fd, record, done, recordBytes - done, this.#end + done);
     this.#end += recordBytes;
-    this.#written.set(index, { storedSha: Buffer.from(block.storedSha), plainSha: Buffer.from(block.plainSha) });
+    this.#written.set(index, { storedSha: Buffer.from(block.storedSha), digest: Buffer.from(block.digest) });
   }
 
   addUnknown(index: number): void {
-    this.add(index, { storedSha: zeroSha, plainSha: zeroSha });
+    this.add(index, { storedSha: zeroSha, digest: zeroSha });
   }
 
   sync(): Promise<void> {

@@ -6,15 +6,19 @@
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
 import type { CompleteUploadRequest, StartUploadRequest } from '../../aws/block-protocol.ts';
 import type { SnapshotOutcome } from '../../aws/host-protocol.ts';
 import { Manifest, ManifestBuilder } from '../../blocks/manifest.ts';
 import { type BlockStore, blockBytes, isSnapshotId } from '../../blocks/store.ts';
+import { openDigest } from '../../crypto/block-digest.ts';
 import { RequestRefused } from './request-refused.ts';
-import { removeDurably, UploadFile } from './upload-file.ts';
+import { removeDurably, UploadFile, type WrittenBlock } from './upload-file.ts';
 
 /** Uploads whose files are open at a time. Each is a file descriptor, and some 300 bytes of memory for every block written. */
 const openMax = 64;
+/** Digests that are opened before others have their turn: some 10 ms. */
+const digestsAtOnce = 4096;
 /** Uploads that are remembered as completed or given up. */
 const endedMax = 10_000;
 
@@ -26,11 +30,17 @@ interface Upload {
   ending: Promise<unknown> | undefined;
 }
 
+export interface BlockDigests {
+  readonly storedSha: Buffer;
+  readonly plainSha: Buffer;
+  /** What is to be noted down in place of `plainSha`. */
+  readonly sealedSha?: Buffer | undefined;
+}
+
 interface Unsynced {
   readonly upload: Upload;
   readonly index: number;
-  readonly storedSha: Buffer;
-  readonly plainSha: Buffer;
+  readonly block: WrittenBlock;
   readonly settle: (error?: unknown) => void;
 }
 
@@ -75,7 +85,7 @@ export class Uploads {
   }
 
   /** Stores one block (`bytes` as they shall lie in the store); resolves when it would survive a crash of the machine. */
-  async put(snapshotId: string, index: number, bytes: Buffer, storedSha: Buffer, plainSha: Buffer): Promise<void> {
+  async put(snapshotId: string, index: number, bytes: Buffer, digests: BlockDigests): Promise<void> {
     let upload = this.#require(snapshotId);
     for (let other: Promise<unknown> | undefined; ; upload = this.#require(snapshotId)) {
       other = upload.ending ?? upload.busy.get(index);
@@ -84,7 +94,7 @@ export class Uploads {
     }
     if (index >= upload.file.header.sizeBytes / blockBytes)
       throw new RequestRefused('NoSuchBlock', `block ${index} is beyond the end of ${snapshotId}`);
-    const work = this.#put(upload, index, bytes, storedSha, plainSha);
+    const work = this.#put(upload, index, bytes, digests);
     upload.busy.set(index, work);
     try {
       await work;
@@ -93,13 +103,16 @@ export class Uploads {
     }
   }
 
-  /** Counts and compares, writes the manifest, and forgets the upload. Asked again, it says the same. */
-  async complete(request: CompleteUploadRequest): Promise<SnapshotOutcome> {
+  /**
+   * Counts and compares, writes the manifest, and forgets the upload. Asked again, it says the same.
+   * @param digestKey opens digests that were put sealed
+   */
+  async complete(request: CompleteUploadRequest, digestKey?: Uint8Array): Promise<SnapshotOutcome> {
     const { snapshotId } = request;
     for (;;) {
       const upload = this.#find(snapshotId);
       if (!upload) return this.#completed(snapshotId);
-      if (!upload.ending) return this.#end(upload, () => this.#complete(upload, request));
+      if (!upload.ending) return this.#end(upload, () => this.#complete(upload, request, digestKey));
       await upload.ending.catch(() => {});
     }
   }
@@ -197,10 +210,14 @@ export class Uploads {
     }
   }
 
-  async #complete({ file }: Upload, request: CompleteUploadRequest): Promise<SnapshotOutcome> {
+  async #complete(
+    { file }: Upload,
+    request: CompleteUploadRequest,
+    digestKey: Uint8Array | undefined,
+  ): Promise<SnapshotOutcome> {
     const { snapshotId } = request;
     const store = await this.#openStore();
-    checkWritten(file, request);
+    await checkWritten(file, request, digestKey);
     const { header, written } = file;
     const parent = header.parentSnapshotId ? await this.#manifest(header.parentSnapshotId) : undefined;
     const builder = new ManifestBuilder({
@@ -231,8 +248,10 @@ export class Uploads {
     file.remove();
   }
 
-  async #put(upload: Upload, index: number, bytes: Buffer, storedSha: Buffer, plainSha: Buffer): Promise<void> {
+  async #put(upload: Upload, index: number, bytes: Buffer, digests: BlockDigests): Promise<void> {
     const { file } = upload;
+    const { storedSha, plainSha, sealedSha = plainSha } = digests;
+    const block: WrittenBlock = { storedSha, digest: file.hasPlainDigests ? plainSha : sealedSha };
     const before = file.written.get(index);
     if (before?.storedSha.equals(storedSha)) return;
     if (before && !UploadFile.isUnknown(before)) {
@@ -244,7 +263,7 @@ export class Uploads {
     await store.putBlock({ owner: file.header.snapshotId, index }, bytes);
     await new Promise<void>((resolve, reject) => {
       const settle = (error?: unknown) => (error === undefined ? resolve() : reject(error));
-      this.#unsynced.push({ upload, index, storedSha, plainSha, settle });
+      this.#unsynced.push({ upload, index, block, settle });
       void this.#syncAll();
     });
   }
@@ -259,8 +278,8 @@ export class Uploads {
         const names = batch.map(({ upload, index }) => ({ owner: upload.file.header.snapshotId, index }));
         await (await this.#openStore()).syncBlocks(names);
         const files = new Set<UploadFile>();
-        for (const { upload, index, storedSha, plainSha } of batch) {
-          upload.file.add(index, { storedSha, plainSha });
+        for (const { upload, index, block } of batch) {
+          upload.file.add(index, block);
           files.add(upload.file);
         }
         await Promise.all([...files].map((file) => file.sync()));
@@ -289,7 +308,11 @@ export class Uploads {
 }
 
 /** @throws {RequestRefused} when something else was written than the client says */
-function checkWritten({ header, written }: UploadFile, { changedBlocks, checksum }: CompleteUploadRequest): void {
+async function checkWritten(
+  { header, written, hasPlainDigests }: UploadFile,
+  { changedBlocks, checksum }: CompleteUploadRequest,
+  digestKey: Uint8Array | undefined,
+): Promise<void> {
   const ordered = [...written].sort(([left], [right]) => left - right);
   const unknown = ordered.find(([, block]) => UploadFile.isUnknown(block));
   if (unknown)
@@ -304,7 +327,10 @@ function checkWritten({ header, written }: UploadFile, { changedBlocks, checksum
     );
   if (checksum === undefined) return;
   const all = createHash('sha256');
-  for (const [, { plainSha }] of ordered) all.update(plainSha);
+  for (const [position, [index, { digest }]] of ordered.entries()) {
+    all.update(digestKey && !hasPlainDigests ? openDigest(digestKey, index, digest) : digest);
+    if (position % digestsAtOnce === digestsAtOnce - 1) await turn();
+  }
   if (all.digest('base64') !== checksum)
     throw new RequestRefused(
       'ChecksumMismatch',
