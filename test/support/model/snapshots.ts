@@ -127,7 +127,7 @@ export async function createSnapshots(world: ModelWorld): Promise<void> {
 }
 
 /** Too many are pending, the volume is still being made, or no host is there (any more, or again). */
-function isRefusedForNow(error: unknown): boolean {
+export function isRefusedForNow(error: unknown): boolean {
   const { name, message } = error as Error;
   return name === limitError || (name === 'IncorrectState' && /No host|'creating' state/.test(message));
 }

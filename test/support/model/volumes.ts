@@ -16,7 +16,7 @@ import {
 } from '@aws-sdk/client-ec2';
 import { imageId } from '../volumes.ts';
 import { blockBytes, Contents } from './contents.ts';
-import { snapshotToUse } from './snapshots.ts';
+import { isRefusedForNow, snapshotToUse } from './snapshots.ts';
 import { contentsAtPoint, fill, ignoreGone, Traffic } from './traffic.ts';
 import { type Attached, gib, type ModelVolume, type ModelWorld, pause, waitFor, zone } from './world.ts';
 
@@ -101,8 +101,9 @@ export async function copyVolume(world: ModelWorld): Promise<void> {
     contents = contentsAtPoint(before, source, changes());
     volumeId = Volumes![0]!.VolumeId!;
   } catch (error) {
-    if ((error as Error).name === 'ConcurrentSnapshotLimitExceeded') return;
-    throw error;
+    if (!isRefusedForNow(error)) throw error;
+    world.note(`refused: ${(error as Error).message}`);
+    return;
   } finally {
     changes();
     await traffic.end();
