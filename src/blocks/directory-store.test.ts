@@ -8,12 +8,13 @@ import {
   rmSync,
   statSync,
   utimesSync,
+  watch,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { openDirectoryStore } from './directory-store.ts';
 import { openStore } from './open-store.ts';
 import { blockBytes } from './store.ts';
@@ -139,6 +140,17 @@ describe('the directory store', () => {
     const store = openDirectoryStore(directory, true);
     expect(readdirSync(join(directory, 'tmp'))).toEqual(['young']);
     expect(await blocksIn(store)).toEqual([]);
+    store.close();
+  });
+
+  it('makes marks without temporary names, which a crash would leave', async () => {
+    const store = openDirectoryStore(directory, true);
+    const seen: (string | null)[] = [];
+    const watching = watch(join(directory, 'marks'), (_, file) => seen.push(file));
+    await store.putMark('snap-0a');
+    await vi.waitUntil(() => seen.includes('snap-0a'), { timeout: 60_000 });
+    watching.close();
+    expect(new Set(seen)).toEqual(new Set(['snap-0a']));
     store.close();
   });
 

@@ -59,7 +59,7 @@ export function openDirectoryStore(path: string, create: boolean): BlockStore {
     removeLeftovers(join(path, 'tmp'));
     return new DirectoryStore(path, id);
   } catch (error) {
-    throw asStoreError(error, `the block store in ${path} can't be opened`);
+    throw asStoreError(error, "the block store can't be opened", path);
   }
 }
 
@@ -293,7 +293,7 @@ class DirectoryStore implements BlockStore {
     const directory = this.#directory;
     if (directory === undefined) {
       this.#sync = undefined;
-      return Promise.reject(new StoreError('Unavailable', `the block store in ${this.location} is closed`));
+      return Promise.reject(new StoreError('Unavailable', 'the block store is closed', { detail: this.location }));
     }
     const running = libc()
       .syncfs(directory)
@@ -322,9 +322,14 @@ class DirectoryStore implements BlockStore {
     await this.putBlock(to, bytes, signal);
   }
 
+  /** An empty file is whole as soon as it is there: under a temporary name a crash would leave it for good. */
   async #putEmpty(folder: string, snapshotId: string): Promise<void> {
     const path = join(this.location, folder, checkedId(snapshotId));
-    await this.#explain(`${snapshotId} can't be marked`, async () => writePrivateFile(path, '', 'replace'));
+    await this.#explain(`${snapshotId} can't be marked`, async () => {
+      await close(await open(path, constants.O_CREAT | constants.O_WRONLY, 0o600));
+      await syncPath(path);
+      syncDirectory(dirname(path));
+    });
   }
 
   async #removeFile(path: string, what: string): Promise<void> {
@@ -344,7 +349,7 @@ class DirectoryStore implements BlockStore {
   }
 
   #list(directory: string): Promise<string[]> {
-    return this.#explain(`${directory} can't be listed`, async () => {
+    return this.#explain("the block store can't be listed", async () => {
       try {
         return (await readdir(directory)).sort();
       } catch (error) {
@@ -385,7 +390,7 @@ class DirectoryStore implements BlockStore {
     try {
       return await work();
     } catch (error) {
-      throw asStoreError(error, `${what} in the block store ${this.location}`);
+      throw asStoreError(error, what, this.location);
     }
   }
 }
@@ -398,7 +403,7 @@ function makeStore(path: string): string {
   const file = join(path, storeFile);
   if (!fs.existsSync(file)) {
     if (readdirSync(join(path, 'blocks')).length > 0 || readdirSync(join(path, 'manifests')).length > 0) {
-      throw new StoreError('Corrupt', `the block store in ${path} has lost its store.json`);
+      throw new StoreError('Corrupt', 'the block store has lost its store.json', { detail: path });
     }
     writePrivateFile(file, newStoreFile(), 'keep');
   }
@@ -428,5 +433,7 @@ function removeLeftovers(directory: string): void {
 function syncFailed(location: string, errno: number): StoreError {
   const [enospc, edquot] = [28, 122];
   const code = errno === enospc || errno === edquot ? 'Full' : 'Unavailable';
-  return new StoreError(code, `the block store in ${location} could not be synced: syncfs failed with errno ${errno}`);
+  return new StoreError(code, `the block store could not be synced: syncfs failed with errno ${errno}`, {
+    detail: location,
+  });
 }

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
@@ -20,6 +20,12 @@ it('writes a file that only its owner may read, and leaves nothing else behind',
   writePrivateFile(path, Buffer.from('three'), 'replace');
   expect(readFileSync(path, 'utf8')).toBe('three');
   expect(readdirSync(directory)).toEqual(['secret']);
+});
+
+it('leaves nothing of a file that could not be written', () => {
+  mkdirSync(join(directory, 'taken'));
+  expect(() => writePrivateFile(join(directory, 'taken'), 'x', 'replace')).toThrow(/EISDIR/);
+  expect(readdirSync(directory)).toEqual(['taken']);
 });
 
 it('says what is wrong with the directory', () => {

@@ -1,5 +1,5 @@
 /** Small files and directory entries that must survive a crash. */
-import { closeSync, constants, fsyncSync, linkSync, openSync, renameSync, unlinkSync, writeSync } from 'node:fs';
+import { closeSync, constants, fsyncSync, linkSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { threadId } from 'node:worker_threads';
 
@@ -21,7 +21,21 @@ export function syncDirectory(path: string): void {
 export function writePrivateFile(path: string, content: Uint8Array | string, ifPresent: 'replace' | 'keep'): void {
   // Threads of a process may write the same file at the same moment, too.
   const fresh = `${path}.${process.pid}-${threadId}.new`;
-  const file = openSync(fresh, 'w', 0o600);
+  try {
+    writeNew(fresh, content);
+    if (ifPresent === 'replace') renameSync(fresh, path);
+    else linkSync(fresh, path);
+  } catch (error) {
+    if (ifPresent === 'replace' || (error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  } finally {
+    // Another name of the file by now, or what there is of one that could not be written.
+    rmSync(fresh, { force: true });
+  }
+  syncDirectory(dirname(path));
+}
+
+function writeNew(path: string, content: Uint8Array | string): void {
+  const file = openSync(path, 'w', 0o600);
   try {
     if (typeof content === 'string') writeSync(file, content);
     else writeSync(file, content);
@@ -29,15 +43,4 @@ export function writePrivateFile(path: string, content: Uint8Array | string, ifP
   } finally {
     closeSync(file);
   }
-  if (ifPresent === 'replace') renameSync(fresh, path);
-  else {
-    try {
-      linkSync(fresh, path);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    } finally {
-      unlinkSync(fresh);
-    }
-  }
-  syncDirectory(dirname(path));
 }
