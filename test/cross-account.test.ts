@@ -38,7 +38,7 @@ beforeAll(async () => {
   keyId = KeyMetadata!.KeyId!;
   keyArn = KeyMetadata!.Arn!;
   await mine.send(new sdk.CreateAliasCommand({ AliasName: 'alias/shared', TargetKeyId: keyId }));
-}, 60_000);
+});
 afterAll(() => server?.stop());
 beforeEach(async () => {
   await open();
@@ -490,7 +490,7 @@ describe('volumes', () => {
       name: 'UnauthorizedOperation',
       message: expect.stringContaining('kms:CreateGrant'),
     });
-  }, 60_000);
+  });
 
   test('EC2 lends a user no permission on a foreign key that the user does not have', async () => {
     await open(to(`arn:aws:iam::${account}:root`, permissions));

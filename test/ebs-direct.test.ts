@@ -36,7 +36,7 @@ beforeAll(async () => {
   ec2 = server.sdk(EC2Client);
   kms = server.sdk(KMSClient);
   keyArn = (await kms.send(new CreateKeyCommand({}))).KeyMetadata!.Arn!;
-}, 60_000);
+});
 afterAll(() => server?.stop());
 
 const put = (

@@ -68,7 +68,7 @@ describe('the JavaScript SDK', () => {
     await waitUntilVolumeDeleted(wait, { VolumeIds: [VolumeId!] });
     expect(readdirSync(join(server.dataDir, 'volumes')).filter((name) => name.startsWith(VolumeId!))).toEqual([]);
     await ec2.send(new TerminateInstancesCommand({ InstanceIds: [InstanceId] }));
-    await expect.poll(() => existsSync(join(server.dataDir, 'instances', InstanceId)), { timeout: 5000 }).toBe(false);
+    await expect.poll(() => existsSync(join(server.dataDir, 'instances', InstanceId))).toBe(false);
     ec2.destroy();
   });
 

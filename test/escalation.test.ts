@@ -55,7 +55,7 @@ beforeAll(async () => {
   root = { kms: server.sdk(kms.KMSClient), iam: server.sdk(iam.IAMClient), ec2: server.sdk(EC2Client) };
   mallory = await newUser('mallory');
   [victim, own] = [await newKey(), await newKey()];
-}, 40_000);
+});
 afterAll(() => server?.stop());
 beforeEach(() => give(allow('none:None')));
 

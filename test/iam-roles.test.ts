@@ -40,7 +40,7 @@ beforeAll(async () => {
   const { AccessKey } = await root.send(new iam.CreateAccessKeyCommand({ UserName: 'alice' }));
   alice = server.as({ accessKeyId: AccessKey!.AccessKeyId!, secretAccessKey: AccessKey!.SecretAccessKey! });
   await role('worker', trust(aliceArn), allow('kms:Encrypt', '*'));
-}, 40_000);
+});
 afterAll(() => server.stop());
 
 async function role(RoleName: string, document: string, ...statements: object[]): Promise<void> {

@@ -43,7 +43,7 @@ beforeAll(async () => {
   alice = server.as({ accessKeyId: AccessKey!.AccessKeyId!, secretAccessKey: AccessKey!.SecretAccessKey! });
   keyArn = (await server.sdk(KMSClient).send(new CreateKeyCommand({}))).KeyMetadata!.Arn!;
   instance = await new Volumes(server).runInstance();
-}, 60_000);
+});
 afterAll(() => server?.stop());
 
 const give = (policy: object) =>
@@ -101,7 +101,7 @@ it('makes snapshots of an encrypted volume, volumes from them, and copies', asyn
   await copy(SnapshotId, 'eu-west-1');
   await alice.sdk(EC2Client).send(new DeleteSnapshotCommand({ SnapshotId }));
   await alice.sdk(EC2Client).send(new DeleteVolumeCommand({ VolumeId }));
-}, 60_000);
+});
 
 it('creates, attaches, detaches and deletes an encrypted volume', async () => {
   await give(volumePolicy);
@@ -113,7 +113,7 @@ it('creates, attaches, detaches and deletes an encrypted volume', async () => {
   await detach(VolumeId!);
   await available(VolumeId!);
   await alice.sdk(EC2Client).send(new DeleteVolumeCommand({ VolumeId }));
-}, 60_000);
+});
 
 type Step = 'create' | 'attach' | 'restore' | 'copy' | 'copy from afar';
 /** What fails when one permission is taken away. */
@@ -174,7 +174,6 @@ it.each(Object.entries(needs))(
     await detach(volumeId);
     await available(volumeId);
   },
-  60_000,
 );
 
 it.each(['ec2:CreateVolume', 'ec2:AttachVolume', 'ec2:DetachVolume', 'ec2:DeleteVolume'])(
@@ -206,7 +205,6 @@ it.each(['ec2:CreateVolume', 'ec2:AttachVolume', 'ec2:DetachVolume', 'ec2:Delete
       await available(VolumeId);
     }
   },
-  60_000,
 );
 
 it('a withdrawn grant or policy leaves an attached volume alone', async () => {
@@ -223,7 +221,7 @@ it('a withdrawn grant or policy leaves an attached volume alone', async () => {
   await detach(VolumeId);
   await available(VolumeId);
   await expect(attach(VolumeId)).rejects.toMatchObject({ name: 'UnauthorizedOperation' });
-}, 60_000);
+});
 
 it('grants for AWS resources only, and a role or boundary as the page has them', async () => {
   const [, grantsOnly, trust, boundary] = documents;
@@ -250,7 +248,7 @@ it('grants for AWS resources only, and a role or boundary as the page has them',
   await expect(alice.sdk(iam.IAMClient).send(new iam.ListUsersCommand())).rejects.toThrow(
     'no permissions boundary allows the iam:ListUsers action',
   );
-}, 60_000);
+});
 
 it("the page's commands work as they stand there", async () => {
   const home = mkdtempSync(join(tmpdir(), 'coffer-permissions-'));
@@ -273,4 +271,4 @@ it("the page's commands work as they stand there", async () => {
   expect((await shell(hers, assume)).stdout).toContain('assumed-role/operators/monday');
   await expect(shell(other, assume)).rejects.toThrow('Roles may not be assumed by root accounts.');
   rmSync(home, { recursive: true });
-}, 60_000);
+});

@@ -100,7 +100,7 @@ test('snapshots, volumes, copies and deletions come out right in spite of passin
   content = await stored.write(socket, range(0, 12));
   passing(writeFaults, ['PUT']);
   snapshot = await stored.snapshot(volume);
-  await stored.completed(snapshot, 30_000);
+  await stored.completed(snapshot);
 
   passing(readFaults, ['GET']);
   await expectRestored(snapshot, content, '/dev/sdg');
@@ -110,19 +110,19 @@ test('snapshots, volumes, copies and deletions come out right in spite of passin
   passing(readFaults, ['GET']);
   passing(writeFaults, ['PUT']);
   const copy = await stored.copy(snapshot, { Encrypted: true });
-  await stored.completed(copy, 30_000);
+  await stored.completed(copy);
   expect(await objectsOf(copy)).toBeGreaterThanOrEqual(12);
 
   passing(['slowDown', 'reset', 'internalError'], ['DELETE', 'POST']);
   await stored.ec2.send(new DeleteSnapshotCommand({ SnapshotId: copy }));
-  await until(async () => (await objectsOf(copy)) === 0, 'the copy’s objects to be gone', 30_000);
+  await until(async () => (await objectsOf(copy)) === 0, 'the copy’s objects to be gone');
 });
 
 test('a server that lets only two requests in at a time makes it slow, not wrong', async () => {
   proxy.inFlightMax = 2;
   const after = new Map([...content, ...(await stored.write(socket, range(4, 16)))]);
   const next = await stored.snapshot(volume);
-  await stored.completed(next, 30_000);
+  await stored.completed(next);
   await expectRestored(next, after, '/dev/sdh');
   proxy.inFlightMax = always;
 });
@@ -143,8 +143,8 @@ test.each<[Fault, RegExp]>([
     expect(await stored.trouble(copy)).toMatch(words);
     expect(await stored.differences(socket, written)).toEqual(new Map());
     proxy.heal();
-    await stored.completed(next, 30_000);
-    await stored.completed(copy, 30_000);
+    await stored.completed(next);
+    await stored.completed(copy);
     await expectRestored(next, written, '/dev/sdi');
     await expectRestored(copy, content, '/dev/sdj');
   },
@@ -174,6 +174,6 @@ test('a server that changes every answer: what it sends is called damaged, and n
 });
 
 test('a server that took a request and never answered was asked again, and the snapshot is whole', async () => {
-  await stored.completed(unanswered, 40_000);
+  await stored.completed(unanswered);
   expect((await getBlock(unanswered, 3)).equals(contentOfUnanswered.get(3)!)).toBe(true);
 });

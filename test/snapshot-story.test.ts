@@ -124,7 +124,7 @@ test('two snapshots, taken while the volume is being written to', async () => {
   expect(FullSnapshotSizeInBytes).toBe(17 * blockBytes);
   expect(stored()).toEqual({ [first]: 17, [second]: 4 });
   await nbd.close();
-}, 30_000);
+});
 
 test('volumes made of them hold what the volume held, each under a data key of its own', async () => {
   for (const id of [first, second]) {
@@ -133,7 +133,7 @@ test('volumes made of them hold what the volume held, each under a data key of i
     expect(onDisk(volumeId, 5 * mebibyte).equals(onDisk(volume, 5 * mebibyte))).toBe(false);
     await ec2.send(new DeleteVolumeCommand({ VolumeId: volumeId }));
   }
-}, 60_000);
+});
 
 test('a larger volume of a snapshot, under another key, is empty beyond', async () => {
   const other = (await kms.send(new CreateKeyCommand({}))).KeyMetadata!.Arn!;
@@ -141,7 +141,7 @@ test('a larger volume of a snapshot, under another key, is empty beyond', async 
   expect(bytes.equals(states.get(first)!)).toBe(true);
   expect(sizeBytes).toBe(2 * 1024 * mebibyte);
   expect((await volumes.describe(volumeId)).KmsKeyId).toBe(other);
-}, 60_000);
+});
 
 test('deleting the first one frees what the second does not need', async () => {
   await ec2.send(new DeleteSnapshotCommand({ SnapshotId: first }));
@@ -149,7 +149,7 @@ test('deleting the first one frees what the second does not need', async () => {
   expect(stored()).toEqual({ [first]: 13, [second]: 4 });
   const { bytes } = await readBack(second);
   expect(bytes.equals(states.get(second)!)).toBe(true);
-}, 60_000);
+});
 
 test('a copy in another region, under a key of that region, outlives its source', async () => {
   const elsewhere = server.as(server.credentials, 'eu-west-1');
@@ -166,7 +166,7 @@ test('a copy in another region, under a key of that region, outlives its source'
   expect(stored()).toEqual({ [copy.SnapshotId!]: 17 });
   await there.send(new DeleteSnapshotCommand({ SnapshotId: copy.SnapshotId! }));
   await until(() => Object.keys(stored()).length === 0, 'the store to be empty');
-}, 60_000);
+});
 
 test('a snapshot needs no key, a volume made of it does', async () => {
   const id = await snapshot();
@@ -177,7 +177,7 @@ test('a snapshot needs no key, a volume made of it does', async () => {
   await kms.send(new EnableKeyCommand({ KeyId: key }));
   const { bytes } = await readBack(id);
   expect(bytes.equals(model)).toBe(true);
-}, 60_000);
+});
 
 test("an instance's volumes have one point in time", async () => {
   const unencrypted = await volumes.create({ Encrypted: false });
@@ -187,7 +187,7 @@ test("an instance's volumes have one point in time", async () => {
   );
   expect(Snapshots!.map(({ VolumeId }) => VolumeId).sort()).toEqual([unencrypted, volume].sort());
   for (const { SnapshotId } of Snapshots!) await completed(SnapshotId!);
-}, 60_000);
+});
 
 test('kill -9 of the host in the middle of a snapshot loses neither it nor its point in time', async () => {
   const nbd = await NbdClient.connect(socket);
@@ -206,4 +206,4 @@ test('kill -9 of the host in the middle of a snapshot loses neither it nor its p
   await again.close();
   const { bytes } = await readBack(id);
   expect(bytes.equals(states.get(id)!)).toBe(true);
-}, 60_000);
+});

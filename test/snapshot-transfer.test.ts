@@ -37,7 +37,7 @@ beforeAll(async () => {
   keyArn = (await server.sdk(KMSClient).send(new CreateKeyCommand({}))).KeyMetadata!.Arn!;
   image = join(directory, 'disk.img');
   sparse(image, gib - 1000, [0, 300 * mib + 4096, gib - 1000 - mib]);
-}, 60_000);
+});
 afterAll(async () => {
   await server?.stop();
   rmSync(directory, { recursive: true, force: true });

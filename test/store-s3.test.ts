@@ -59,13 +59,6 @@ describe('a bucket', () => {
     await store.putManifest('snap-1', bytes);
     expect((await store.getManifest('snap-1'))!.equals(bytes)).toBe(true);
     expect((await store.getManifestStart('snap-1', 100))!.equals(bytes.subarray(0, 100))).toBe(true);
-    const controller = new AbortController();
-    const putting = store.putManifest('snap-2', bytes, controller.signal);
-    setTimeout(() => controller.abort(), 60);
-    await expect(putting).rejects.toMatchObject({ name: 'AbortError' });
-    expect(await store.getManifest('snap-2')).toBeUndefined();
-    const { Uploads } = await admin.send(new ListMultipartUploadsCommand({ Bucket: 'blocks' }));
-    expect(Uploads ?? []).toEqual([]);
     store.close();
   });
 
@@ -227,15 +220,32 @@ describe('when the server misbehaves', () => {
   });
 
   it('ends at once when asked to, in the middle of a request', async () => {
+    const endless = { ...limits, attemptTimeoutMs: 3600_000 };
+    const patient = await openS3Store('s3://blocks/faulty', { create: false, limits: endless });
     proxy.break('silence', ['GET', 'PUT'], 100);
     for (const work of [
-      (signal: AbortSignal) => store.getBlock(name, sha256, bytes, signal),
-      (signal: AbortSignal) => store.putBlock(name, blockOf(name), signal),
+      (signal: AbortSignal) => patient.getBlock(name, sha256, bytes, signal),
+      (signal: AbortSignal) => patient.putBlock(name, blockOf(name), signal),
     ]) {
-      const started = performance.now();
       await expect(work(AbortSignal.timeout(50))).rejects.toMatchObject({ name: 'TimeoutError' });
-      expect(performance.now() - started).toBeLessThan(750);
     }
+    patient.close();
+  });
+
+  it('leaves no part of a manifest whose storing was ended', async () => {
+    const patient = await openS3Store('s3://blocks/faulty', { create: false, limits: { partBytes: 5 * 1024 * 1024 } });
+    const uploads = async () =>
+      (await admin.send(new ListMultipartUploadsCommand({ Bucket: 'blocks' }))).Uploads?.length ?? 0;
+    const controller = new AbortController();
+    proxy.break('silence', ['PUT'], Number.POSITIVE_INFINITY);
+    const putting = patient.putManifest('snap-2', Buffer.alloc(12 * 1024 * 1024, 7), controller.signal);
+    const ended = expect(putting).rejects.toMatchObject({ name: 'AbortError' });
+    await expect.poll(uploads).toBe(1);
+    controller.abort();
+    await ended;
+    expect(await uploads()).toBe(0);
+    expect(await patient.getManifest('snap-2')).toBeUndefined();
+    patient.close();
   });
 
   it('tells bad credentials and a server that is not there apart', async () => {

@@ -22,9 +22,9 @@ describe('filter values', () => {
   });
 
   test('a pattern of many stars takes no exponential time', () => {
-    const started = performance.now();
+    const began = process.threadCpuUsage();
     expect(matchesPattern(`${'*a'.repeat(200)}*b`, 'a'.repeat(5000))).toBe(false);
-    expect(performance.now() - started).toBeLessThan(1000);
+    expect(process.threadCpuUsage(began).user / 1000).toBeLessThan(1000);
   });
 });
 

@@ -34,12 +34,12 @@ describe('matchesArn', () => {
     ['arn:aws:kms:us-*:key/a:c', false],
   ])('%s: %s', (pattern, expected) => expect(matchesArn(pattern, arn)).toBe(expected));
   it('does not explode on hostile patterns', () => {
-    const began = performance.now();
+    const began = process.threadCpuUsage();
     const stars = '*'.repeat(30_000);
     expect(matchesArn(`${stars}?`, arn)).toBe(false);
     expect(matchesArn(`arn:*:kms:*:*:${stars}?`, arn)).toBe(true);
     expect(matchesArn(`${'*?'.repeat(30)}${stars}`, arn)).toBe(false);
-    expect(performance.now() - began).toBeLessThan(200);
+    expect(process.threadCpuUsage(began).user / 1000).toBeLessThan(1000);
   });
   it('matches nothing that the plain wildcards do not, and all of it where no wildcard stands inside a segment', () => {
     const unit = fc.constantFrom('a', ':', '*', '?');

@@ -1,10 +1,11 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { sql } from 'kysely';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { DatabaseUnavailable } from './database.ts';
+import { forgetForGood } from './forgetting.ts';
 import { migrate } from './migrations.ts';
 import { SqliteDatabase } from './sqlite.ts';
 
@@ -37,6 +38,35 @@ describe('SqliteDatabase', () => {
       expect([name, readFileSync(join(directory, name)).includes('secret-')]).toEqual([name, false]);
     database = new SqliteDatabase(path);
     expect(await all()).toHaveLength(30);
+  });
+
+  it('has nothing of a secret in its files, the log included, once the work that destroyed it is durable', async () => {
+    const filesWith = (text: string) =>
+      readdirSync(directory).filter((name) => readFileSync(join(directory, name)).includes(text));
+    await put('secret-1', 1);
+    await put('secret-2', 2);
+    await database.durable();
+    expect(filesWith('secret-1')).toEqual(['coffer.db-wal']);
+    await database.run(async (db) => {
+      await db.deleteFrom('t').where('v', '=', 1).execute();
+      forgetForGood(db);
+    });
+    await database.durable();
+    expect(filesWith('secret-1')).toEqual([]);
+    expect(await all()).toEqual([{ k: 'secret-2' }]);
+    expect(filesWith('secret-2')).toEqual(['coffer.db']);
+  });
+
+  it('empties the log when it opens, whatever the server died over', async () => {
+    await put('secret', 1);
+    await database.durable();
+    const copy = mkdtempSync(join(tmpdir(), 'coffer-db-'));
+    for (const name of readdirSync(directory)) copyFileSync(join(directory, name), join(copy, name));
+    const other = new SqliteDatabase(join(copy, 'coffer.db'));
+    expect(statSync(join(copy, 'coffer.db-wal')).size).toBe(0);
+    expect(await other.run((db) => db.selectFrom('t').select('k').execute())).toEqual([{ k: 'secret' }]);
+    await other.close();
+    rmSync(copy, { recursive: true });
   });
 
   it('undoes exactly the work that throws, and nothing of its group', async () => {
@@ -81,7 +111,6 @@ describe('SqliteDatabase', () => {
     await database.durable();
     // Another reader of the files as they are now: a copy, because the server holds the original exclusively.
     const copy = join(directory, 'copy.db');
-    const { copyFileSync } = await import('node:fs');
     copyFileSync(path, copy);
     copyFileSync(`${path}-wal`, `${copy}-wal`);
     const reader = new DatabaseSync(copy);

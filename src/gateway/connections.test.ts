@@ -1,4 +1,5 @@
 /** Clients that break or abuse their connections: an error or a closed connection, and the server goes on serving. */
+import { once } from 'node:events';
 import { Agent } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DescribeVolumesCommand, EC2Client } from '@aws-sdk/client-ec2';
@@ -114,14 +115,14 @@ describe('connections', () => {
 
   test('connections beyond the limit are closed', async () => {
     await start(undefined, { connectionsMax: 3 });
-    const all = Array.from({ length: 6 }, () => {
-      const socket = open();
-      return Promise.race([
-        new Promise((resolve) => socket.on('close', () => resolve('closed'))),
-        delay(500).then(() => 'open'),
-      ]);
-    });
-    expect((await Promise.all(all)).filter((state) => state === 'closed')).toHaveLength(3);
+    const sockets = Array.from({ length: 6 }, () => open());
+    const closed = () => sockets.filter((socket) => socket.closed).length;
+    await expect.poll(closed).toBe(3);
+    // The others are served, not slower to be closed.
+    for (const socket of sockets) if (!socket.closed) socket.write('GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n');
+    const served = sockets.filter((socket) => !socket.closed).map((socket) => once(socket, 'data'));
+    expect(await Promise.all(served)).toHaveLength(3);
+    expect(closed()).toBe(3);
   });
 });
 
@@ -157,9 +158,7 @@ describe('shutting down', () => {
     const stuck = stillServes().catch(() => 'cut');
     open().write('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nx');
     await expect.poll(() => signal).toBeDefined();
-    const started = performance.now();
     await running.server.close();
-    expect(performance.now() - started).toBeLessThan(2000);
     expect(signal!.aborted).toBe(true);
     expect(await stuck).toBe('cut');
   });
@@ -169,7 +168,7 @@ test('shutting down waits for answers, not for clients that keep their connectio
   // As a call that waits does: it still has its record to write when it stops waiting.
   const execute = ({ cancelled }: PipelineRequest) =>
     new Promise((resolve) => cancelled.addEventListener('abort', () => setTimeout(() => resolve({}), 100)));
-  await start(execute, { drainMs: 20_000 });
+  await start(execute, { drainMs: 100_000 });
   const client = new EC2Client({
     ...clientConfig(running.endpoint),
     requestHandler: { httpAgent: new Agent({ keepAlive: true }) },
@@ -178,7 +177,7 @@ test('shutting down waits for answers, not for clients that keep their connectio
   while ((await metric('coffer_requests_in_flight')) < 3) await delay(20);
   const began = performance.now();
   await running.server.close();
-  expect(performance.now() - began).toBeLessThan(5_000);
+  expect(performance.now() - began).toBeLessThan(60_000);
   expect(await Promise.all(answers)).toHaveLength(3);
   client.destroy();
-}, 30_000);
+});

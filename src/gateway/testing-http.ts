@@ -34,7 +34,7 @@ export function open(): Socket {
 }
 
 /** What the server says until it closes the connection. */
-export async function conversation(bytes: string | Buffer, timeoutMs = 5000): Promise<string> {
+export async function conversation(bytes: string | Buffer, timeoutMs = 60_000): Promise<string> {
   const socket = open();
   const { promise, resolve } = Promise.withResolvers<void>();
   let heard = '';

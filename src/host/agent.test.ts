@@ -87,7 +87,7 @@ function start(): void {
 
 const reported = () => controlPlane.requests.at(-1)?.attachments[0];
 async function becomes(state: string, generation = 1): Promise<void> {
-  await expect.poll(() => reported(), { timeout: 8_000 }).toMatchObject({ state, generation });
+  await expect.poll(() => reported()).toMatchObject({ state, generation });
 }
 
 test('makes the directory of an instance, reports it, and removes it when the instance is gone', async () => {

@@ -75,7 +75,7 @@ describe('aliases', () => {
         'CreateAlias',
         { AliasName: 'alias/a b', TargetKeyId: KeyId },
         'ValidationException',
-        /regular expression pattern/,
+        /^1 validation error .* pattern: \^\[a-zA-Z0-9:\/_-\]\+\$$/,
       ],
       [
         'CreateAlias',
@@ -84,7 +84,20 @@ describe('aliases', () => {
         /less than or equal to 256/,
       ],
       ['CreateAlias', { AliasName: 'alias/x' }, 'ValidationException', /Value null at 'targetKeyId'/],
-      ['CreateAlias', { AliasName: 'alias/x', TargetKeyId: 'alias/taken' }, 'InvalidArnException', /Aliases/],
+      [
+        'CreateAlias',
+        { AliasName: 'alias/a:b', TargetKeyId: KeyId },
+        'ValidationException',
+        'alias/a:b contains invalid characters for an alias',
+      ],
+      ...['alias/taken', arn('alias/taken')].flatMap((TargetKeyId): typeof cases =>
+        ['CreateAlias', 'UpdateAlias'].map((name) => [
+          name,
+          { AliasName: 'alias/taken', TargetKeyId },
+          'ValidationException',
+          'Aliases must refer to keys. Not aliases',
+        ]),
+      ),
       ['UpdateAlias', { AliasName: 'alias/none', TargetKeyId: KeyId }, 'NotFoundException', /alias\/none is not found/],
       ['UpdateAlias', { AliasName: 'alias/taken', TargetKeyId: hmac }, 'ValidationException', /must be the same/],
       ['DeleteAlias', { AliasName: 'alias/none' }, 'NotFoundException', /alias\/none is not found/],

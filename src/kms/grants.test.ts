@@ -407,6 +407,7 @@ describe('lists of grants', () => {
     await kms.run('CreateGrant', grant({ RetiringPrincipal, KeyId: other.KeyId }));
     await kms.run('CreateGrant', grant());
     expect((await kms.run('ListRetirableGrants', { RetiringPrincipal })).Grants).toHaveLength(2);
+    expect(kms.last.access).toMatchObject([{ action: 'kms:ListRetirableGrants', resource: RetiringPrincipal }]);
     expect((await kms.run('ListRetirableGrants', { RetiringPrincipal }, { region: 'eu-west-1' })).Grants).toEqual([]);
     // Another account learns nothing about it.
     const stranger = { principal: root(otherAccount) };

@@ -489,12 +489,22 @@ describe('new material for a key', () => {
     const [first, second] = [randomBytes(32), randomBytes(32)];
     const NEW = { ImportType: 'NEW_KEY_MATERIAL' };
     const a = (await importInto(KeyId, first, NEW)).KeyMaterialId;
-    expect(await kms.code('RotateKeyOnDemand', { KeyId })).toBe('KMSInvalidStateException');
+    expect(await kms.fails('RotateKeyOnDemand', { KeyId })).toEqual({
+      code: 'KMSInvalidStateException',
+      message: `No available key material pending rotation for the key: ${Arn}.`,
+    });
     expect(await importCode(KeyId, first, NEW)).toBe('IncorrectKeyMaterialException');
     expect(await importCode(KeyId, second)).toBe('IncorrectKeyMaterialException');
     const { CiphertextBlob: old } = await kms.run('Encrypt', { KeyId, Plaintext: Message });
     const b = (await importInto(KeyId, second, { ...NEW, KeyMaterialDescription: 'the second' })).KeyMaterialId;
-    expect(await importCode(KeyId, randomBytes(32), NEW)).toBe('KMSInvalidStateException');
+    const third = { KeyId, ...(await wrapped(KeyId, randomBytes(32))), ...never, ...NEW };
+    expect(await kms.fails('ImportKeyMaterial', third)).toEqual({
+      code: 'KMSInvalidStateException',
+      message: expect.stringMatching(
+        `^New key material \\(id: [0-9a-f]{64}\\) cannot be imported into KMS key ${Arn}, ` +
+          `because another key material \\(id: ${b}\\) is pending rotation\\.$`,
+      ),
+    });
     const imported = { KeyId, ImportState: 'IMPORTED', ExpirationModel: 'KEY_MATERIAL_DOES_NOT_EXPIRE' };
     const waiting = { KeyMaterialId: b, KeyMaterialDescription: 'the second', ...imported };
     expect(await materials(KeyId)).toEqual([

@@ -111,7 +111,10 @@ describe('CreateKey', () => {
     await kms.run('ScheduleKeyDeletion', { KeyId: key.KeyId });
     await kms.run('CancelKeyDeletion', { KeyId: key.KeyId });
     expect((await kms.run('DescribeKey', { KeyId: key.KeyId })).KeyMetadata.KeyState).toBe('PendingImport');
-    expect(await kms.code('GetKeyRotationStatus', { KeyId: key.KeyId })).toBe('UnsupportedOperationException');
+    expect(await kms.run('GetKeyRotationStatus', { KeyId: key.KeyId })).toEqual({
+      KeyId: key.Arn,
+      KeyRotationEnabled: false,
+    });
   });
 
   test('is recorded with its metadata, in CloudTrail’s words', async () => {
@@ -398,6 +401,9 @@ describe('tags', () => {
       [many, 'Too many tags'],
       [[tag('aws:x')], 'Tags beginning with aws: are reserved'],
       [[tag('AWS:x')], 'Tags beginning with aws: are reserved'],
+      [[tag('a!')], 'Invalid tag'],
+      [[tag('a', 'mine & yours')], 'Invalid tag'],
+      [[tag('a\0')], 'Invalid tag'],
     ];
     for (const [Tags, message] of cases) {
       expect(await kms.fails('CreateKey', { Tags })).toEqual({ code: 'TagException', message });
@@ -406,6 +412,7 @@ describe('tags', () => {
     await kms.run('TagResource', { KeyId, Tags: many.slice(0, 50) });
     expect(await kms.code('TagResource', { KeyId, Tags: [tag('one more')] })).toBe('TagException');
     await kms.run('TagResource', { KeyId, Tags: [tag('k1', 'changed')] });
+    await kms.run('CreateKey', { Tags: [tag('Größe_.:/=+-@ 1', '+1: a/b=c@d-e_f')] });
   });
 });
 

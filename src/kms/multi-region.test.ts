@@ -79,15 +79,19 @@ describe('ReplicateKey', () => {
   test('is refused where AWS refuses it', async () => {
     const { KeyId: single } = await kms.key();
     const { KeyId } = await kms.key({ MultiRegion: true });
-    expect(await kms.code('ReplicateKey', { KeyId: single, ReplicaRegion: 'eu-west-1' })).toBe(
-      'UnsupportedOperationException',
+    const notPrimary = (region: string, id: string) => ({
+      code: 'UnsupportedOperationException',
+      message: `${arn(region, id)} is not a multi-region primary key.`,
+    });
+    expect(await kms.fails('ReplicateKey', { KeyId: single, ReplicaRegion: 'eu-west-1' })).toEqual(
+      notPrimary('us-east-1', single),
     );
     for (const ReplicaRegion of ['us-east-1', 'eu-west-11', 'cn-north-1', 'Europe'])
       expect(await kms.code('ReplicateKey', { KeyId, ReplicaRegion })).toBe('ValidationException');
     await replicate(KeyId);
     expect(await kms.code('ReplicateKey', { KeyId, ReplicaRegion: 'eu-west-1' })).toBe('AlreadyExistsException');
-    expect(await kms.code('ReplicateKey', { KeyId, ReplicaRegion: 'eu-north-1' }, west)).toBe(
-      'UnsupportedOperationException',
+    expect(await kms.fails('ReplicateKey', { KeyId, ReplicaRegion: 'eu-north-1' }, west)).toEqual(
+      notPrimary('eu-west-1', KeyId),
     );
     await kms.run('DisableKey', { KeyId });
     expect(await kms.code('ReplicateKey', { KeyId, ReplicaRegion: 'eu-north-1' })).toBe('DisabledException');
@@ -156,7 +160,7 @@ test('rotation is set on the primary key and reaches all', async () => {
   for (const name of ['EnableKeyRotation', 'DisableKeyRotation', 'RotateKeyOnDemand'])
     expect(await kms.code(name, { KeyId }, west)).toBe('UnsupportedOperationException');
   await kms.run('EnableKeyRotation', { KeyId, RotationPeriodInDays: 100 });
-  await kms.run('ReplicateKey', { KeyId, ReplicaRegion: 'eu-north-1' });
+  expect(await kms.run('ReplicateKey', { KeyId, ReplicaRegion: 'eu-north-1' })).not.toHaveProperty('ReplicaTags');
   const { CiphertextBlob: old } = await kms.run('Encrypt', { KeyId, Plaintext }, west);
   for (const at of [west, north])
     expect(await kms.run('GetKeyRotationStatus', { KeyId }, at)).toMatchObject({

@@ -153,7 +153,12 @@ describe('on demand', () => {
       kms.clock.advance(1000);
       expect(await kms.run('RotateKeyOnDemand', { KeyId })).toEqual({ KeyId: Arn });
     }
-    expect(await kms.code('RotateKeyOnDemand', { KeyId })).toBe('LimitExceededException');
+    expect(await kms.fails('RotateKeyOnDemand', { KeyId })).toEqual({
+      code: 'LimitExceededException',
+      message:
+        'The on-demand rotations limit has been reached for the given keyId. ' +
+        `No more on-demand rotations can be performed for this key: ${Arn}`,
+    });
     expect((await kms.run('Decrypt', { CiphertextBlob: first })).Plaintext).toEqual(Plaintext);
     expect((await kms.run('Decrypt', { CiphertextBlob: await encrypt(KeyId) })).KeyMaterialId).toBe(
       await current(KeyId),
@@ -200,11 +205,15 @@ test('which keys rotate, and in which states', async () => {
   for (const name of [...names, 'ListKeyRotations'])
     expect(await kms.code(name, { KeyId: mac })).toBe('UnsupportedOperationException');
   expect((await status(mac)).KeyRotationEnabled).toBe(false);
-  for (const name of ['EnableKeyRotation', 'DisableKeyRotation', 'GetKeyRotationStatus'])
-    expect(await kms.fails(name, { KeyId: external })).toEqual({
-      code: 'UnsupportedOperationException',
-      message: `${Arn} origin is EXTERNAL which is not valid for this operation.`,
-    });
+  const originRefused = (arn: string) => ({
+    code: 'UnsupportedOperationException',
+    message: `${arn} origin is EXTERNAL which is not valid for this operation.`,
+  });
+  for (const name of ['EnableKeyRotation', 'DisableKeyRotation'])
+    expect(await kms.fails(name, { KeyId: external })).toEqual(originRefused(Arn));
+  expect(await status(external)).toEqual({ KeyId: Arn, KeyRotationEnabled: false });
+  const signing = await kms.key({ Origin: 'EXTERNAL', KeySpec: 'RSA_2048', KeyUsage: 'SIGN_VERIFY' });
+  expect(await kms.fails('GetKeyRotationStatus', { KeyId: signing.KeyId })).toEqual(originRefused(signing.Arn));
   const { KeyId } = await kms.key();
   await kms.run('DisableKey', { KeyId });
   for (const name of names) expect(await kms.code(name, { KeyId })).toBe('DisabledException');

@@ -65,9 +65,10 @@ export class SnapshotWorld {
   }
 }
 
-/** Resolves when it is so; fails after a second or two. */
+/** Resolves when it is so; fails after a minute. */
 export async function until(isSo: () => Promise<boolean>): Promise<void> {
-  for (let attempt = 0; attempt < 200; attempt++) {
+  const deadline = Date.now() + 60_000;
+  while (Date.now() < deadline) {
     if (await isSo()) return;
     await new Promise((resolve) => setTimeout(resolve, 5));
   }

@@ -72,28 +72,20 @@ export class Stored extends Volumes {
   /** Waits until a volume is impaired; the words of its event. */
   async impaired(volumeId: string): Promise<string> {
     let words = '';
-    await until(
-      async () => {
-        const { VolumeStatus, Events } = await this.status(volumeId);
-        words = Events?.[0]?.Description ?? '';
-        return VolumeStatus?.Status === 'impaired';
-      },
-      `${volumeId} to be impaired`,
-      30_000,
-    );
+    await until(async () => {
+      const { VolumeStatus, Events } = await this.status(volumeId);
+      words = Events?.[0]?.Description ?? '';
+      return VolumeStatus?.Status === 'impaired';
+    }, `${volumeId} to be impaired`);
     return words;
   }
 
   async initialized(volumeId: string): Promise<void> {
-    await until(
-      async () => {
-        const { VolumeStatus } = await this.status(volumeId);
-        const details = VolumeStatus!.Details!.find(({ Name }) => Name === 'initialization-state');
-        return details?.Status === ('completed' as string) && VolumeStatus!.Status === 'ok';
-      },
-      `${volumeId} to be filled`,
-      30_000,
-    );
+    await until(async () => {
+      const { VolumeStatus } = await this.status(volumeId);
+      const details = VolumeStatus!.Details!.find(({ Name }) => Name === 'initialization-state');
+      return details?.Status === ('completed' as string) && VolumeStatus!.Status === 'ok';
+    }, `${volumeId} to be filled`);
   }
 
   /** A volume of a snapshot, from the moment when it can be attached. */

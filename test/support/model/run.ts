@@ -143,15 +143,11 @@ async function storeIsFine(world: ModelWorld): Promise<void> {
   const uploads = [...world.uploads.keys()].sort().join(' ');
   let report: Awaited<ReturnType<typeof checkStore>> | undefined;
   try {
-    await waitFor(
-      'the store to have nothing that nothing refers to',
-      async () => {
-        report = await checkStore(store, { now: allOld });
-        if (report.damagedManifests.length > 0 || report.problemCount > 0) throw new Error(JSON.stringify(report));
-        return isFine(report) && report.beingFreed.length === 0 && [...report.beingMade].sort().join(' ') === uploads;
-      },
-      60_000,
-    );
+    await waitFor('the store to have nothing that nothing refers to', async () => {
+      report = await checkStore(store, { now: allOld });
+      if (report.damagedManifests.length > 0 || report.problemCount > 0) throw new Error(JSON.stringify(report));
+      return isFine(report) && report.beingFreed.length === 0 && [...report.beingMade].sort().join(' ') === uploads;
+    });
   } catch (error) {
     throw new Error(`${(error as Error).message}: ${JSON.stringify(report)}`);
   } finally {
