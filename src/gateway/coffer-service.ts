@@ -1,4 +1,5 @@
 /** The system's own operations, beside AWS's: what the `coffer` command asks a server. Bodies are plain JSON. */
+
 import { denialSentence } from '../aws/denial.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { Operation, Service } from '../aws/service.ts';
@@ -9,6 +10,7 @@ import { purgeEvents } from '../events/retention.ts';
 import { createAccountOperation, requireOperator } from '../iam/accounts.ts';
 import { createHostCredentials } from '../iam/hosts.ts';
 import { describeKeyUsage } from './key-usage.ts';
+import { namedPrincipals } from './named-principals.ts';
 
 export function createCoffer(parts: {
   rootKey: RootKey;
@@ -30,7 +32,7 @@ export function createCoffer(parts: {
       ...Object.fromEntries(Object.entries(parts.contributed).map(([name, each]) => [name, guarded(each)])),
     },
     catalogue: {},
-    migrations: eventMigrations,
+    migrations: [...eventMigrations, namedPrincipals],
     accessDenied: (call, denial) =>
       new AwsError('AccessDeniedException', denialSentence(call, denial), { httpStatus: 403 }),
     housekeeping: purgeEvents,

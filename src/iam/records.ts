@@ -47,7 +47,7 @@ export interface IamTables {
     boundary_arn: string | null;
     /** Roles: who may assume it, as JSON. */
     trust_policy: string | null;
-    /** Roles: the unique ids of those whom the trust policy names, as JSON; null where it was put before ids were kept. */
+    /** Roles: the unique ids of those whom the trust policy names, as JSON. */
     trusted_ids: string | null;
     description: string | null;
     /** Roles: the longest session, seconds. */

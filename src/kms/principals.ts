@@ -41,10 +41,9 @@ export async function grantPrincipal(call: Call, arn: string): Promise<string> {
   return id;
 }
 
-/** Under which names grants may keep a principal: those made before ids were kept have its ARN. */
+/** The name under which grants keep a principal; none when there is no such principal. */
 export async function namesInGrants(call: Call, arn: string): Promise<readonly string[]> {
-  if (!hasUniqueId(arn)) return [arn];
-  return [arn, ...Object.values(await idsOf(call, [arn]))];
+  return hasUniqueId(arn) ? Object.values(await idsOf(call, [arn])) : [arn];
 }
 
 /** The ARNs of the principals with unique ids among `names`; those that are gone are left out. */
