@@ -35,7 +35,10 @@ export const aliasOperations = (store: KeyStore) => [
     resolve(call, input) {
       validate(input, aliasAndTarget);
       checkAliasName(input.AliasName!);
-      return findKey(call, store, input.TargetKeyId!, { aliases: false });
+      // The pattern lets colons pass, but no name has them. Those that came to be earlier can still be moved and deleted.
+      if (input.AliasName!.includes(':'))
+        throw new AwsError('ValidationException', `${input.AliasName} contains invalid characters for an alias`);
+      return findTarget(call, store, input.TargetKeyId!);
     },
     access: (call, input, subject) => [
       accountAccess(call, 'CreateAlias', aliasArn(call, input.AliasName!)),
@@ -79,7 +82,7 @@ export const aliasOperations = (store: KeyStore) => [
       validate(input, aliasAndTarget);
       checkAliasName(input.AliasName!);
       const from = await keyOf(call, store, input.AliasName!);
-      return { from, to: await findKey(call, store, input.TargetKeyId!, { aliases: false }) };
+      return { from, to: await findTarget(call, store, input.TargetKeyId!) };
     },
     access: (call, input, { from, to }) => [
       accountAccess(call, 'UpdateAlias', aliasArn(call, input.AliasName!)),
@@ -181,6 +184,13 @@ function checkAliasName(alias: string): void {
   if (alias === 'alias/') throw new AwsError('InvalidAliasNameException', 'The alias has no name after "alias/".');
   if (alias.startsWith(managedAliasPrefix))
     throw new AwsError('NotAuthorizedException', `The prefix ${managedAliasPrefix} is reserved for AWS managed keys.`);
+}
+
+/** @throws {AwsError} ValidationException for an alias; what `findKey` throws */
+function findTarget(call: Call, store: KeyStore, target: string): Promise<KeySubject> {
+  if (/^(?:alias\/|arn:[^/]*:alias\/)/.test(target))
+    throw new AwsError('ValidationException', 'Aliases must refer to keys. Not aliases');
+  return findKey(call, store, target, { aliases: false });
 }
 
 /** @throws {AwsError} LimitExceededException */

@@ -15,11 +15,19 @@ export const tagList = list(
 /** Tags of one key. */
 export const tagsMax = 50;
 
+/**
+ * What tag keys and values are made of: letters, digits, spaces and these signs. Source: AWS General Reference, "Tagging AWS
+ * resources". Tags that were there before this rule can still be removed.
+ */
+const tagCharacters = /^[\p{L}\p{N}\p{Z}_.:/=+@-]*$/u;
+
 /** @throws {AwsError} TagException */
 export function checkTags(tags: readonly Tag[] | undefined): void {
   if (!tags) return;
   const keys = tags.map((tag) => tag.TagKey!);
   checkTagKeys(keys);
+  if (!tags.every(({ TagKey, TagValue }) => tagCharacters.test(TagKey!) && tagCharacters.test(TagValue!)))
+    throw new AwsError('TagException', 'Invalid tag');
   if (new Set(keys).size < keys.length) throw new AwsError('TagException', 'Duplicate tag keys');
   if (tags.length > tagsMax) throw new AwsError('TagException', 'Too many tags');
 }
