@@ -154,7 +154,8 @@ const listRetirableGrants = operation<ListRetirableGrantsRequest, ListGrantsResp
       );
     return undefined;
   },
-  access: (call) => [accountAccess(call, 'ListRetirableGrants')],
+  // Its resource is the principal that it asks about (API_ListRetirableGrants).
+  access: (call, input) => [accountAccess(call, 'ListRetirableGrants', input.RetiringPrincipal)],
   async handle(call, input) {
     const retiring =
       input.RetiringPrincipal ?? serviceOf(call, 'RetiringServicePrincipal', input.RetiringServicePrincipal)!;
