@@ -1,17 +1,17 @@
-/** Constraints that many requests share. Source: KMS API reference. */
+/** Constraints that many requests share. Source: KMS API reference, whose patterns messages repeat as they stand there. */
 import { EncryptionAlgorithmSpec } from '@aws-sdk/client-kms';
 import { AwsError } from '../aws/errors.ts';
 import { integer, list, oneOf, text } from '../aws/validate.ts';
 
 export const keyIdText = text({ min: 1, max: 2048 });
-export const aliasNameText = text({ min: 1, max: 256, pattern: /[a-zA-Z0-9:/_-]+/ });
+export const aliasNameText = text({ min: 1, max: 256, pattern: /^[a-zA-Z0-9:/_-]+$/ });
 export const grantIdText = text({ min: 1, max: 128 });
 export const grantTokenList = list(text({ min: 1, max: 8192 }), { min: 0, max: 10 });
-export const principalText = text({ min: 1, max: 256, pattern: /[\w+=,.@:/-]+/ });
+export const principalText = text({ min: 1, max: 256, pattern: /^[\w+=,.@:/-]+$/ });
 export const servicePrincipalText = text({
   min: 1,
   max: 128,
-  pattern: /([A-Za-z0-9-]+)\.([A-Za-z0-9-]+)(\.[A-Za-z0-9-]+)+/,
+  pattern: /^([A-Za-z0-9-]+)\.([A-Za-z0-9-]+)(\.[A-Za-z0-9-]+)+$/,
 });
 export const pageLimit = integer({ min: 1, max: 1000 });
 export const markerText = text({ min: 1, max: 1024, pattern: /[\u0020-\u00FF]*/ });

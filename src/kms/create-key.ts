@@ -38,7 +38,7 @@ const input = structure({
   BypassPolicyLockoutSafetyCheck: boolean(),
   Tags: tagList,
   MultiRegion: boolean(),
-  XksKeyId: text({ min: 1, max: 128, pattern: /[a-zA-Z0-9-_.]+/ }),
+  XksKeyId: text({ min: 1, max: 128, pattern: /^[a-zA-Z0-9-_.]+$/ }),
 });
 
 interface Plan {

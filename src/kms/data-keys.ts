@@ -96,9 +96,7 @@ type DataKeyInput = GenerateDataKeyWithoutPlaintextRequest;
 
 function checkDataKeyInput(input: DataKeyInput): void {
   checkContext('EncryptionContext', input.EncryptionContext);
-  if (input.KeySpec && input.NumberOfBytes)
-    throw new AwsError('ValidationException', 'Please specify either number of bytes or key spec, not both.');
-  if (!input.KeySpec && !input.NumberOfBytes)
+  if (Boolean(input.KeySpec) === Boolean(input.NumberOfBytes))
     throw new AwsError('ValidationException', 'Please specify either number of bytes or key spec.');
 }
 

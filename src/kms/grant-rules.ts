@@ -17,10 +17,10 @@ export const createGrantInput = structure({
   Constraints: structure({
     EncryptionContextSubset: textMap(),
     EncryptionContextEquals: textMap(),
-    SourceArn: text({ min: 20, max: 512, pattern: /arn:aws[a-z0-9-]*:[a-z0-9-]+:[a-z0-9-]*:[0-9]{12}:.+/ }),
+    SourceArn: text({ min: 20, max: 512, pattern: /^arn:aws[a-z0-9-]*:[a-z0-9-]+:[a-z0-9-]*:[0-9]{12}:.+$/ }),
   }),
   GrantTokens: grantTokenList,
-  Name: text({ min: 1, max: 256, pattern: /[a-zA-Z0-9:/_-]+/ }),
+  Name: text({ min: 1, max: 256, pattern: /^[a-zA-Z0-9:/_-]+$/ }),
   DryRun: boolean(),
 });
 

@@ -25,7 +25,7 @@ import { readMaterial, unwrap } from './unwrapping.ts';
 const daysMax = 365;
 const msPerDay = 86_400_000;
 
-const materialIdText = text({ min: 64, max: 64, pattern: /[a-f0-9]+/ });
+const materialIdText = text({ min: 64, max: 64, pattern: /^[a-f0-9]+$/ });
 
 export const importOperations = (store: KeyStore) => [importKeyMaterial(store), deleteImportedKeyMaterial(store)];
 
@@ -40,7 +40,7 @@ const importKeyMaterial = (store: KeyStore) =>
       ValidTo: timestamp(),
       ExpirationModel: oneOf(Object.values(ExpirationModelType)),
       ImportType: oneOf(Object.values(ImportType)),
-      KeyMaterialDescription: text({ min: 0, max: 256, pattern: /[a-zA-Z0-9:/_\s.-]*/ }),
+      KeyMaterialDescription: text({ min: 0, max: 256, pattern: /^[a-zA-Z0-9:/_\s.-]*$/ }),
       KeyMaterialId: materialIdText,
     }),
     check(input) {
@@ -142,13 +142,17 @@ async function place(
     });
     return materialId;
   }
-  requirePrimary(key, 'ImportKeyMaterial with an ImportType of NEW_KEY_MATERIAL');
+  requirePrimary(key);
   if (known) throw incorrect(`The key material is not new: it has been imported into ${key.arn} before.`);
-  if (!materials.every(isPermanent))
+  const pending = materials.find((material) => !isPermanent(material));
+  if (pending) {
+    const [newId, pendingId] = [materialId, pending.material_id].map((id) => keyMaterialId(key.key_id, id));
     throw new AwsError(
       'KMSInvalidStateException',
-      `${key.arn} has key material that waits for rotation: rotate the key, or delete that key material first.`,
+      `New key material (id: ${newId}) cannot be imported into KMS key ${key.arn}, ` +
+        `because another key material (id: ${pendingId}) is pending rotation.`,
     );
+  }
   const row = {
     ...plain,
     material_id: materialId,

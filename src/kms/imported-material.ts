@@ -1,7 +1,7 @@
 /** What keys with imported material have of it, and what follows for the key. */
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
-import type { Key, KeyStore } from './key-store.ts';
+import { type Key, type KeyStore, keyArn } from './key-store.ts';
 import type { KeyName, MaterialInfo } from './material-store.ts';
 
 /** Whether a material is here and has not expired. */
@@ -47,9 +47,7 @@ export async function requirePendingRotation(call: Call, store: KeyStore, key: K
     if (!found)
       throw new AwsError(
         'KMSInvalidStateException',
-        `${key.arn} has no key material in state PENDING_ROTATION: import new key material first${
-          key.multiRegion ? ', into the primary key and all its replicas' : ''
-        }.`,
+        `No available key material pending rotation for the key: ${keyArn({ ...key, region })}.`,
       );
   }
   return found!;

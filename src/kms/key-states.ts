@@ -40,13 +40,17 @@ export function requireExternal(key: Key): void {
 export const isPrimary = ({ region, multiRegion }: Key): boolean => !multiRegion || multiRegion.primary === region;
 
 /** @throws {AwsError} UnsupportedOperationException for a replica of a multi-Region key */
-export function requirePrimary(key: Key, operation: string): void {
-  if (!isPrimary(key))
-    throw new AwsError(
-      'UnsupportedOperationException',
-      `${key.arn} is a multi-Region replica key which is not valid for ${operation}; its primary key is in ${key.multiRegion!.primary}.`,
-    );
+export function requirePrimary(key: Key): void {
+  if (!isPrimary(key)) throw notMultiRegionPrimary(key);
 }
+
+/** @throws {AwsError} UnsupportedOperationException for a key of one region, and for a replica */
+export function requireMultiRegionPrimary(key: Key): void {
+  if (!key.multiRegion || !isPrimary(key)) throw notMultiRegionPrimary(key);
+}
+
+const notMultiRegionPrimary = ({ arn }: Key) =>
+  new AwsError('UnsupportedOperationException', `${arn} is not a multi-region primary key.`);
 
 /** @throws {AwsError} InvalidKeyUsageException unless the key is for `usage` */
 export function requireUsage(key: Key, usage: KeyUsageType, operation: string): void {

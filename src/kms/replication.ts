@@ -23,14 +23,14 @@ import { isPermanent } from './imported-material.ts';
 import { keyArn } from './key-ids.ts';
 import { keyMetadata, metadataRecord } from './key-metadata.ts';
 import { keyOperation } from './key-operation.ts';
-import { requireEnabled, requirePrimary } from './key-states.ts';
+import { requireEnabled, requireMultiRegionPrimary } from './key-states.ts';
 import type { Key, KeyStore } from './key-store.ts';
 import { checkPolicy, defaultPolicy } from './policy-document.ts';
 import { policyPrincipals } from './principals.ts';
 import { checkTags, insertTags, tagConditions, tagList } from './tag-rules.ts';
 import { keyResource, lowerCamelMembers, parameters } from './trail.ts';
 
-const regionText = text({ min: 1, max: 32, pattern: /([a-z]+-){2,3}\d+/ });
+const regionText = text({ min: 1, max: 32, pattern: /^([a-z]+-){2,3}\d+$/ });
 
 export const replicationOperations = (store: KeyStore) => [
   replicateKey(store),
@@ -66,11 +66,10 @@ const replicateKey = (store: KeyStore) =>
     response: ({ ReplicaKeyMetadata, ReplicaPolicy, ReplicaTags }) => ({
       replicaKeyMetadata: metadataRecord(ReplicaKeyMetadata!),
       replicaPolicy: ReplicaPolicy,
-      replicaTags: lowerCamelMembers(ReplicaTags),
+      replicaTags: lowerCamelMembers(ReplicaTags ?? []),
     }),
     async handle(call, input, key) {
-      requireMultiRegion(key, 'ReplicateKey');
-      requirePrimary(key, 'ReplicateKey');
+      requireMultiRegionPrimary(key);
       requireEnabled(key);
       requireRegion(key, input.ReplicaRegion!);
       const { ReplicaRegion, KeyId: _, ...about } = input;
@@ -118,7 +117,11 @@ const createReplicaKey = (store: KeyStore) =>
       await checkKeyCount(call);
       const created = await insertReplica(call, store, primary, input);
       const ReplicaTags: Tag[] = Object.entries(created.tags).map(([TagKey, TagValue]) => ({ TagKey, TagValue }));
-      return { ReplicaKeyMetadata: keyMetadata(created), ReplicaPolicy: created.policy, ReplicaTags };
+      return {
+        ReplicaKeyMetadata: keyMetadata(created),
+        ReplicaPolicy: created.policy,
+        ...(ReplicaTags.length > 0 ? { ReplicaTags } : {}),
+      };
     },
     record: (call, input, output, primary) => ({
       requestParameters: {
@@ -178,8 +181,7 @@ const updatePrimaryRegion = (store: KeyStore) =>
     conditions: (_call, input) => ({ 'kms:PrimaryRegion': input.PrimaryRegion! }),
     parameters: ['KeyId', 'PrimaryRegion'],
     async handle(call, input, key) {
-      requireMultiRegion(key, 'UpdatePrimaryRegion');
-      requirePrimary(key, 'UpdatePrimaryRegion');
+      requireMultiRegionPrimary(key);
       requireEnabled(key);
       const region = input.PrimaryRegion!;
       if (region === key.region)
@@ -216,14 +218,6 @@ const promoteReplicaKey = (store: KeyStore) =>
       resources: key ? [keyResource(key)] : [],
     }),
   });
-
-function requireMultiRegion(key: Key, operationName: string): void {
-  if (!key.multiRegion)
-    throw new AwsError(
-      'UnsupportedOperationException',
-      `${key.arn} is not a multi-Region key and not valid for ${operationName}: a key of one region stays one.`,
-    );
-}
 
 /**
  * A replica belongs into another region of the same partition. Names that AWS doesn't have are for those whose own region has

@@ -56,7 +56,7 @@ const enableKeyRotation = (store: KeyStore) =>
     async handle(call, input, key) {
       requireAutomatic(key, 'EnableKeyRotation');
       requireEnabled(key);
-      requirePrimary(key, 'EnableKeyRotation');
+      requirePrimary(key);
       const days = input.RotationPeriodInDays ?? rotationDaysDefault;
       // Saying the same again does not put the next rotation off.
       if (key.rotation_period_days === days) return {};
@@ -77,7 +77,7 @@ const disableKeyRotation = (store: KeyStore) =>
     async handle(call, _input, key) {
       requireAutomatic(key, 'DisableKeyRotation');
       requireEnabled(key);
-      requirePrimary(key, 'DisableKeyRotation');
+      requirePrimary(key);
       await updateAll(call, store, key, { rotation_period_days: null, next_rotation_at: null });
       return {};
     },
@@ -91,7 +91,8 @@ const getKeyRotationStatus = (store: KeyStore) =>
     input: onlyKeyId,
     parameters: ['KeyId'],
     handle(_call, _input, key) {
-      requireOwnMaterial(key);
+      // A symmetric key with imported material rotates too, on demand, and its status is asked for (API_RotateKeyOnDemand).
+      if (key.key_spec !== 'SYMMETRIC_DEFAULT') requireOwnMaterial(key);
       const isDeleting = key.state === 'PendingDeletion' || key.state === 'PendingReplicaDeletion';
       if (key.rotation_period_days === null || isDeleting) return { KeyId: key.arn, KeyRotationEnabled: false };
       return {
@@ -114,7 +115,7 @@ const rotateKeyOnDemand = (store: KeyStore) =>
     async handle(call, _input, key) {
       requireRotating(key, 'RotateKeyOnDemand');
       requireEnabled(key);
-      requirePrimary(key, 'RotateKeyOnDemand');
+      requirePrimary(key);
       const now = call.clock.now();
       if (key.next_rotation_at !== null && key.next_rotation_at - now <= conflictMs)
         throw new AwsError('ConflictException', `${key.arn} rotates by itself within the next 20 minutes.`);
@@ -122,7 +123,8 @@ const rotateKeyOnDemand = (store: KeyStore) =>
       if (materials.filter((material) => material.rotation_type === 'ON_DEMAND').length >= onDemandMax)
         throw new AwsError(
           'LimitExceededException',
-          `${key.arn} has been rotated on demand ${onDemandMax} times, as often as a key can be.`,
+          'The on-demand rotations limit has been reached for the given keyId. ' +
+            `No more on-demand rotations can be performed for this key: ${key.arn}`,
         );
       if (key.origin === 'EXTERNAL') await requirePendingRotation(call, store, key);
       await call
