@@ -97,6 +97,16 @@ describe.each(specs)('%s %s', (spec, EncryptionAlgorithm, hash, max) => {
   });
 });
 
+test('a ciphertext without its leading zero is none', async () => {
+  const input = { KeyId: keys.get('RSA_2048')!.KeyId, EncryptionAlgorithm: 'RSAES_OAEP_SHA_256' };
+  let ciphertext: Buffer;
+  do {
+    ciphertext = (await kms.run('Encrypt', { ...input, Plaintext: bytes('x') })).CiphertextBlob;
+  } while (ciphertext[0] !== 0);
+  expect((await kms.run('Decrypt', { ...input, CiphertextBlob: ciphertext })).Plaintext).toEqual(bytes('x'));
+  expect(await kms.fails('Decrypt', { ...input, CiphertextBlob: ciphertext.subarray(1) })).toEqual(invalid);
+});
+
 test('another RSA key does not open it, and no key is found by the ciphertext alone', async () => {
   const { KeyId } = keys.get('RSA_2048')!;
   const other = await kms.key({ KeySpec: 'RSA_2048', KeyUsage: 'ENCRYPT_DECRYPT' });

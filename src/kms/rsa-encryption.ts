@@ -39,9 +39,13 @@ export function openingOaep(
   ciphertext: Uint8Array,
 ): Computation<Buffer | undefined> {
   const rsa = { name: 'RSA-OAEP', hash: hashes[algorithm]!.name };
-  const key = createPrivateKey({ key: privateKey, format: 'der', type: 'pkcs8' }).toCryptoKey(rsa, false, ['decrypt']);
+  const read = createPrivateKey({ key: privateKey, format: 'der', type: 'pkcs8' });
+  const key = read.toCryptoKey(rsa, false, ['decrypt']);
+  const modulusBytes = read.asymmetricKeyDetails!.modulusLength! / 8;
   return {
     async start() {
+      // OpenSSL takes one that lacks its leading zeros; RFC 8017 does not (section 7.1.2, step 1b).
+      if (ciphertext.length !== modulusBytes) return undefined;
       try {
         // Unlike node:crypto's other interface, this one decrypts on another thread.
         return Buffer.from(await webcrypto.subtle.decrypt(rsa, key, ciphertext as Uint8Array<ArrayBuffer>));

@@ -69,6 +69,8 @@ export function unwrap(name: string, wrappingKey: Buffer, wrapped: Uint8Array): 
 }
 
 function decryptOaep(key: KeyObject, oaepHash: string, ciphertext: Uint8Array): Buffer | undefined {
+  // OpenSSL takes one that lacks its leading zeros; RFC 8017 does not (section 7.1.2, step 1b).
+  if (ciphertext.length !== key.asymmetricKeyDetails!.modulusLength! / 8) return undefined;
   try {
     return privateDecrypt({ key, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash }, ciphertext);
   } catch {
