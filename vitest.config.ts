@@ -9,7 +9,7 @@ export default defineConfig({
     maxWorkers: 2,
     // The stock clients take seconds a command on a busy machine, and some look only every 15 s.
     testTimeout: 180_000,
-    hookTimeout: 120_000,
+    hookTimeout: 180_000,
     teardownTimeout: 20_000,
     expect: { poll: { timeout: 60_000, interval: 20 } },
   },

@@ -11,7 +11,7 @@ import { Client, cleanEnvironment } from './client.ts';
 
 const root = join(import.meta.dirname, '../..');
 export const coffer = join(root, 'bin/coffer');
-const readyTimeoutMs = 30_000;
+const readyTimeoutMs = 120_000;
 
 export interface ServerOptions {
   /** An existing data directory; default a new one, removed by `stop`. */
@@ -137,7 +137,10 @@ async function serve(dataDir: string, listen: string, options: ServerOptions) {
   });
   let output = '';
   const { promise, resolve, reject } = Promise.withResolvers<string>();
-  const timer = setTimeout(() => reject(new Error(`no 'coffer is ready' within 30 s:\n${output}`)), readyTimeoutMs);
+  const timer = setTimeout(
+    () => reject(new Error(`no 'coffer is ready' within ${readyTimeoutMs / 1000} s:\n${output}`)),
+    readyTimeoutMs,
+  );
   const look = (chunk: Buffer) => {
     output += chunk;
     const ready = /^coffer is ready on (https?:\/\/\S+)$/m.exec(output);
