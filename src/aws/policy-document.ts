@@ -9,6 +9,7 @@ import type { PolicyDocument, PolicyStatement } from './service.ts';
 /** What may be wrong with a document. */
 export type PolicyFault =
   | 'json'
+  | 'repeated'
   | 'document'
   | 'documentElement'
   | 'version'
@@ -55,6 +56,7 @@ export function parsePolicyDocument(
   } catch {
     throw refusal('json', '');
   }
+  require(namesIn(text) === membersOf(document), 'repeated');
   if (!isObject(document)) throw refusal('document', '');
   const other = otherThan(documentElements, document);
   require(other === undefined, 'documentElement', other);
@@ -75,6 +77,26 @@ export function parsePolicyDocument(
     require(isCondition(statement.Condition), 'condition');
   }
   return { document: document as unknown as PolicyDocument, statements: statements as readonly PolicyStatement[] };
+}
+
+/** How many members the objects of a JSON text name. Where a name comes twice, of its values only the last is read. */
+function namesIn(json: string): number {
+  let count = 0;
+  for (const [, colon] of json.matchAll(/"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?/g)) if (colon) count++;
+  return count;
+}
+
+/** How many members there are in a value, at any depth, which is the caller's choice. */
+function membersOf(value: unknown): number {
+  let count = 0;
+  for (const open = [value]; open.length > 0; ) {
+    const each = open.pop();
+    if (typeof each !== 'object' || each === null) continue;
+    const inside = Object.values(each);
+    if (!Array.isArray(each)) count += inside.length;
+    for (const one of inside) open.push(one);
+  }
+  return count;
 }
 
 /** Operators, each with condition keys, each with one value or several. */

@@ -80,6 +80,7 @@ describe('key policies', () => {
     ['a statement that is no object', JSON.stringify({ Statement: ['x'] })],
     ['an unknown element of a statement', policy({ ...all, Actions: 'x' })],
     ['no effect', policy({ ...all, Effect: undefined })],
+    ['two effects', policy(all).replace('"Effect":"Allow"', '"Effect":"Deny","Effect":"Allow"')],
     ['another effect', policy({ ...all, Effect: 'allow' })],
     ['no principal', policy({ ...all, Principal: undefined })],
     ['both Action and NotAction', policy({ ...all, NotAction: 'x' })],

@@ -70,6 +70,7 @@ const foreign = (what: string) => (element: string) =>
   `${what} has an element that policies do not have: ${element.slice(0, 64)}`;
 const wording: Readonly<Record<PolicyFault, (element: string) => string>> = {
   json: () => 'The policy is not valid JSON.',
+  repeated: () => 'The policy has an element twice in the same place.',
   document: () => 'The policy is not a JSON object.',
   documentElement: foreign('The policy'),
   version: () => 'The policy Version must be 2012-10-17 or 2008-10-17.',
