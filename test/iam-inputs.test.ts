@@ -70,6 +70,7 @@ const state = async () =>
       'iam_inline_policies',
       'iam_attachments',
       'iam_tags',
+      'iam_instance_profiles',
       'access_keys',
     ];
     const counts: unknown[] = [];
@@ -85,8 +86,9 @@ it.each(operations)('%s:%s', async (service, operation) => {
     inputs.push({
       ...Object.fromEntries(members.map((name) => [name, value])),
       UserName: 'nobody',
-      // The one operation for which the rest would do.
+      // The two operations for which the rest would do.
       GroupName: operation === 'CreateGroup' ? 'no body' : 'nobody',
+      InstanceProfileName: operation === 'CreateInstanceProfile' ? 'no body' : 'nobody',
       RoleName: 'nobody',
       PolicyName: 'none',
       Path: '/',

@@ -166,6 +166,10 @@ describe('roles', () => {
     const { Role } = await root.send(new iam.GetRoleCommand({ RoleName: 'worker' }));
     expect(Role).toMatchObject({ RoleName: 'worker', Path: '/jobs/', MaxSessionDuration: 3600 });
     expect(decodeURIComponent(Role!.AssumeRolePolicyDocument!)).toBe(trust(aliceArn));
+    const Description = 'Does the work.';
+    const updated = await root.send(new iam.UpdateRoleDescriptionCommand({ RoleName: 'worker', Description }));
+    expect(updated.Role).toMatchObject({ RoleName: 'worker', Description });
+    expect((await root.send(new iam.GetRoleCommand({ RoleName: 'worker' }))).Role!.Description).toBe(Description);
     const listed = async (PathPrefix: string) =>
       (await root.send(new iam.ListRolesCommand({ PathPrefix }))).Roles!.map((each) => each.RoleName);
     expect(await listed('/jobs/')).toContain('worker');

@@ -191,6 +191,12 @@ describe('policies', () => {
       '{"Statement":{"Effect":"Allow","Action":"kms:*","Resource":"*","Condition":{"StringIs":{"aws:username":"a"}}}}',
       'Invalid Condition type : StringIs',
     ],
+    ['{"Statement":[{"Effect":"Deny","Effect":"Allow","Action":"kms:*","Resource":"*"}]}', 'Syntax errors in policy.'],
+    [
+      '{"Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"*","Condition":{"Bool":{"a:b":"true"},"Bool" : {}}}]}',
+      'Syntax errors in policy.',
+    ],
+    [`${'['.repeat(60_000)}${']'.repeat(60_000)}`, 'Syntax errors in policy.'],
   ])('are refused when malformed: %s', async (PolicyDocument, message) => {
     await iam('CreateUser', { UserName: 'alice' });
     const error = await failure('PutUserPolicy', { UserName: 'alice', PolicyName: 'p', PolicyDocument });
@@ -300,6 +306,28 @@ describe('tags', () => {
 });
 
 describe('instance profiles', () => {
+  it('have tags, which are theirs alone', async () => {
+    const InstanceProfileName = 'tagged';
+    const Tags = [{ Key: 'team', Value: 'storage' }];
+    const { InstanceProfile } = await iam('CreateInstanceProfile', { InstanceProfileName, Tags });
+    expect(InstanceProfile.Tags).toEqual(Tags);
+    await iam('TagInstanceProfile', { InstanceProfileName, Tags: [{ Key: 'Team', Value: 'compute' }] });
+    await iam('TagInstanceProfile', { InstanceProfileName, Tags: [{ Key: 'cost', Value: '' }] });
+    const now = [
+      { Key: 'cost', Value: '' },
+      { Key: 'Team', Value: 'compute' },
+    ];
+    expect((await iam('GetInstanceProfile', { InstanceProfileName })).InstanceProfile.Tags).toEqual(now);
+    const { Marker } = await iam('ListInstanceProfileTags', { InstanceProfileName, MaxItems: 1 });
+    const rest = await iam('ListInstanceProfileTags', { InstanceProfileName, MaxItems: 1, Marker });
+    expect(rest).toEqual({ Tags: [now[1]], IsTruncated: false });
+    await iam('UntagInstanceProfile', { InstanceProfileName, TagKeys: ['TEAM'] });
+    await iam('DeleteInstanceProfile', { InstanceProfileName });
+    await iam('CreateInstanceProfile', { InstanceProfileName });
+    expect((await iam('ListInstanceProfileTags', { InstanceProfileName })).Tags).toEqual([]);
+    expect(await codeOf('TagInstanceProfile', { InstanceProfileName: 'nosuch', Tags })).toBe('NoSuchEntity');
+  });
+
   it('hold one role, which is not deleted meanwhile', async () => {
     const trust = policyOf({ Effect: 'Allow', Principal: { Service: 'ec2.amazonaws.com' }, Action: 'sts:AssumeRole' });
     for (const RoleName of ['web', 'db']) await iam('CreateRole', { RoleName, AssumeRolePolicyDocument: trust });

@@ -6,23 +6,30 @@ import type {
   InstanceProfile,
   ListInstanceProfilesRequest,
   ListInstanceProfilesResponse,
+  Tag,
 } from '@aws-sdk/client-iam';
 import type { Call } from '../aws/call.ts';
-import { type Operation, operation } from '../aws/service.ts';
+import { type AccessRequest, type Operation, operation } from '../aws/service.ts';
 import { required, text } from '../aws/validate.ts';
 import { newIamId } from './access-keys.ts';
 import { check, deleteConflict, entityAlreadyExists, limitExceeded, noSuchEntity } from './errors.ts';
 import {
   accessTo,
+  type Conditions,
   existing,
   findIdentityById,
   iamAccess,
   type NamedIdentity,
   nameOf,
+  type PlainTag,
   pathPrefixText,
   pathText,
+  putTags,
+  requestTags,
   resolveIdentity,
   tablesOf,
+  tagListRule,
+  tagsOf,
 } from './identities.ts';
 import { pageAfter, pageOf, pageRows, pageRules } from './paging.ts';
 import type { IamTables } from './records.ts';
@@ -30,7 +37,7 @@ import { currentRole } from './roles.ts';
 
 type Row = IamTables['iam_instance_profiles'];
 
-const profileName = text({ min: 1, max: 128, pattern: /[\w+=,.@-]+/ });
+export const profileName = text({ min: 1, max: 128, pattern: /[\w+=,.@-]+/ });
 const profilesMax = 1000;
 
 const arnOf = ({ account, path, name }: Pick<Row, 'account' | 'path' | 'name'>) =>
@@ -40,10 +47,13 @@ const createInstanceProfile = operation<CreateInstanceProfileRequest, CreateInst
   name: 'CreateInstanceProfile',
   effect: 'writes',
   resolve(call, input) {
-    check(input, { InstanceProfileName: required(profileName), Path: pathText });
+    check(input, { InstanceProfileName: required(profileName), Path: pathText, Tags: tagListRule });
     return arnOf({ account: call.account, path: input.Path ?? '/', name: input.InstanceProfileName! });
   },
-  access: (call, _input, arn) => [iamAccess(call, 'CreateInstanceProfile', arn)],
+  access: (call, input, arn) => [
+    iamAccess(call, 'CreateInstanceProfile', arn, requestTags(input.Tags)),
+    ...(input.Tags?.length ? [iamAccess(call, 'TagInstanceProfile', arn, requestTags(input.Tags))] : []),
+  ],
   async handle(call, input) {
     const name = input.InstanceProfileName!;
     const all = await tablesOf(call)
@@ -65,10 +75,15 @@ const createInstanceProfile = operation<CreateInstanceProfileRequest, CreateInst
       role_id: null,
     };
     await tablesOf(call).insertInto('iam_instance_profiles').values(row).execute();
-    return { InstanceProfile: await describe(call, row) };
+    await putTags(call, row.id, input.Tags ?? []);
+    return { InstanceProfile: { ...(await describe(call, row)), ...shownTags(input.Tags) } };
   },
   record: (_call, input, output) => ({
-    requestParameters: { instanceProfileName: input.InstanceProfileName ?? null, path: input.Path },
+    requestParameters: {
+      instanceProfileName: input.InstanceProfileName ?? null,
+      path: input.Path,
+      tags: input.Tags,
+    },
     responseElements: output ? { instanceProfile: { arn: output.InstanceProfile!.Arn } } : null,
   }),
 });
@@ -123,11 +138,45 @@ interface AboutProfile {
   readonly InstanceProfileName?: string;
   readonly RoleName?: string;
 }
-interface Subject {
+
+/** An instance profile that a request names: as it is, or as it would be if it existed. */
+export interface NamedProfile {
   readonly name: string;
   readonly arn: string;
   readonly row: Row | undefined;
+  readonly tags: readonly PlainTag[];
+}
+interface Subject extends NamedProfile {
   readonly role: NamedIdentity | undefined;
+}
+
+/** Looks up an instance profile of the caller's account by its name. */
+export async function resolveProfile(call: Call, name: string): Promise<NamedProfile> {
+  const row = await tablesOf(call)
+    .selectFrom('iam_instance_profiles')
+    .selectAll()
+    .where('account', '=', call.account)
+    .where('name_key', '=', name.toLowerCase())
+    .executeTakeFirst();
+  const arn = arnOf(row ?? { account: call.account, path: '/', name });
+  return { name, arn, row, tags: row ? await tagsOf(call, row.id) : [] };
+}
+
+/** Leave to do `action` to an instance profile, for whose tags IAM has no condition key of its own. */
+export function accessToProfile(
+  call: Call,
+  action: string,
+  { arn, tags }: Pick<NamedProfile, 'arn' | 'tags'>,
+  context: Conditions = {},
+): AccessRequest {
+  const ofResource = Object.fromEntries(tags.map(({ Key, Value }) => [`aws:ResourceTag/${Key}`, Value]));
+  return iamAccess(call, action, arn, { ...ofResource, ...context });
+}
+
+/** @throws {AwsError} NoSuchEntity */
+export function existingProfile({ name, row }: NamedProfile): Row {
+  if (!row) throw noSuchEntity(`Instance Profile ${name} cannot be found.`);
+  return row;
 }
 
 /** An operation on one instance profile, and a role where `withRole`. */
@@ -135,7 +184,7 @@ function onProfile<Output>(
   name: string,
   effect: 'reads' | 'writes',
   withRole: boolean,
-  handle: (call: Call, row: Row, role: NamedIdentity | undefined) => Promise<Output>,
+  handle: (call: Call, row: Row, subject: Subject) => Promise<Output>,
 ) {
   return operation<AboutProfile, Output, Subject>({
     name,
@@ -143,28 +192,17 @@ function onProfile<Output>(
     async resolve(call, input) {
       const rules = { InstanceProfileName: required(profileName) };
       check(input, withRole ? { ...rules, RoleName: required(nameOf('role')) } : rules);
-      const profile = input.InstanceProfileName!;
-      const row = await tablesOf(call)
-        .selectFrom('iam_instance_profiles')
-        .selectAll()
-        .where('account', '=', call.account)
-        .where('name_key', '=', profile.toLowerCase())
-        .executeTakeFirst();
-      const arn = arnOf(row ?? { account: call.account, path: '/', name: profile });
       const role = withRole ? await resolveIdentity(call, 'role', input.RoleName!) : undefined;
-      return { name: profile, arn, row, role };
+      return { ...(await resolveProfile(call, input.InstanceProfileName!)), role };
     },
-    access: (call, _input, { arn, role }) => [
-      iamAccess(call, name, arn),
+    access: (call, _input, { arn, tags, role }) => [
+      accessToProfile(call, name, { arn, tags }),
       // Who gives a role to instances must be allowed to hand it on.
       ...(role && name.startsWith('Add')
         ? [accessTo(call, 'PassRole', role, { 'iam:PassedToService': 'ec2.amazonaws.com' })]
         : []),
     ],
-    handle(call, _input, subject) {
-      if (!subject.row) throw noSuchEntity(`Instance Profile ${subject.name} cannot be found.`);
-      return handle(call, subject.row, subject.role);
-    },
+    handle: (call, _input, subject) => handle(call, existingProfile(subject), subject),
     record: (_call, input) => ({
       requestParameters: { instanceProfileName: input.InstanceProfileName ?? null, roleName: input.RoleName },
     }),
@@ -175,23 +213,24 @@ const getInstanceProfile = onProfile<GetInstanceProfileResponse>(
   'GetInstanceProfile',
   'reads',
   false,
-  async (call, row) => ({ InstanceProfile: await describe(call, row) }),
+  async (call, row, { tags }) => ({ InstanceProfile: { ...(await describe(call, row)), ...shownTags(tags) } }),
 );
 
 const deleteInstanceProfile = onProfile('DeleteInstanceProfile', 'writes', false, async (call, row) => {
   if (row.role_id) throw deleteConflict('Cannot delete entity, must remove roles from instance profile first.');
+  await tablesOf(call).deleteFrom('iam_tags').where('resource_id', '=', row.id).execute();
   await tablesOf(call).deleteFrom('iam_instance_profiles').where('id', '=', row.id).execute();
   return {};
 });
 
-const addRole = onProfile('AddRoleToInstanceProfile', 'writes', true, async (call, row, role) => {
+const addRole = onProfile('AddRoleToInstanceProfile', 'writes', true, async (call, row, { role }) => {
   const { id } = existing(role!);
   if (row.role_id) throw limitExceeded('Cannot exceed quota for InstanceSessionsPerInstanceProfile: 1');
   await setRole(call, row, id);
   return {};
 });
 
-const removeRole = onProfile('RemoveRoleFromInstanceProfile', 'writes', true, async (call, row, role) => {
+const removeRole = onProfile('RemoveRoleFromInstanceProfile', 'writes', true, async (call, row, { role }) => {
   const { id, name } = existing(role!);
   if (row.role_id !== id) throw noSuchEntity(`Role ${name} cannot be found in instance profile ${row.name}.`);
   await setRole(call, row, null);
@@ -211,6 +250,8 @@ export const instanceProfileOperations: readonly Operation[] = [
 async function setRole(call: Call, { id }: Row, roleId: string | null): Promise<void> {
   await tablesOf(call).updateTable('iam_instance_profiles').set({ role_id: roleId }).where('id', '=', id).execute();
 }
+
+const shownTags = (tags: readonly Tag[] | undefined) => (tags?.length ? { Tags: [...tags] } : {});
 
 async function describe(call: Call, row: Row): Promise<InstanceProfile> {
   const role = row.role_id ? await findIdentityById(call.db, row.role_id) : undefined;

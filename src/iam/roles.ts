@@ -157,6 +157,17 @@ const updateRole = onRole(
   },
 );
 
+/** An older way to the same. */
+const updateRoleDescription = onRole(
+  'UpdateRoleDescription',
+  'writes',
+  { Description: required(description) },
+  async (call, role, { Description }) => {
+    await change(call, role, { description: Description! });
+    return { Role: await currentRole(call, { ...role, description: Description! }) };
+  },
+);
+
 const updateAssumeRolePolicy = onRole(
   'UpdateAssumeRolePolicy',
   'writes',
@@ -185,6 +196,7 @@ export const roleOperations: readonly Operation[] = [
   getRole,
   listRoles,
   updateRole,
+  updateRoleDescription,
   updateAssumeRolePolicy,
   deleteRole,
 ];

@@ -71,7 +71,7 @@ async function policy(world: World): Promise<string> {
 }
 async function profile(world: World): Promise<string> {
   const InstanceProfileName = next('profile');
-  await iam(world, 'CreateInstanceProfile', { InstanceProfileName });
+  await iam(world, 'CreateInstanceProfile', { InstanceProfileName, Tags: tags });
   return InstanceProfileName;
 }
 async function accessKey(world: World) {
@@ -418,9 +418,10 @@ export const everyInput: Readonly<Record<string, Readonly<Record<string, Make>>>
     GetRole: named('Role'),
     ListRoles: nothing,
     UpdateRole: async (world) => ({ RoleName: await role(world), Description: 'x' }),
+    UpdateRoleDescription: async (world) => ({ RoleName: await role(world), Description: 'x' }),
     UpdateAssumeRolePolicy: async (world) => ({ RoleName: await role(world), PolicyDocument: trust }),
     DeleteRole: named('Role'),
-    CreateInstanceProfile: () => ({ InstanceProfileName: next('profile') }),
+    CreateInstanceProfile: () => ({ InstanceProfileName: next('profile'), Tags: tags }),
     GetInstanceProfile: async (world) => ({ InstanceProfileName: await profile(world) }),
     ListInstanceProfiles: nothing,
     ListInstanceProfilesForRole: named('Role'),
@@ -458,6 +459,9 @@ export const everyInput: Readonly<Record<string, Readonly<Record<string, Make>>>
     TagPolicy: async (world) => ({ PolicyArn: await policy(world), Tags: tags }),
     UntagPolicy: async (world) => ({ PolicyArn: await policy(world), TagKeys: ['team'] }),
     ListPolicyTags: async (world) => ({ PolicyArn: await policy(world) }),
+    TagInstanceProfile: async (world) => ({ InstanceProfileName: await profile(world), Tags: tags }),
+    UntagInstanceProfile: async (world) => ({ InstanceProfileName: await profile(world), TagKeys: ['team'] }),
+    ListInstanceProfileTags: async (world) => ({ InstanceProfileName: await profile(world) }),
     SimulatePrincipalPolicy: async (world) => ({
       PolicySourceArn: `arn:aws:iam::${account}:user/${await user(world)}`,
       ActionNames: ['kms:Decrypt'],
