@@ -67,6 +67,13 @@ it("encrypted volumes of the own team, through EC2's leave for the key alone", a
   ] as const)
     await expect(create(team, more), JSON.stringify([team, more])).rejects.toMatchObject(refused);
   const theirs = (await create('blue', {}, {})).VolumeId;
+  const launch = { ImageId: 'ami-0c0ffe00000000000', MinCount: 1, MaxCount: 1, Placement: { AvailabilityZone: zone } };
+  const [instance] = (await world.ec2('RunInstances', launch)).Instances;
+  const attach = (volume: string) =>
+    world.ec2('AttachVolume', { VolumeId: volume, InstanceId: instance.InstanceId, Device: '/dev/sdf' }, alice);
+  await attach(VolumeId);
+  await expect(attach(theirs)).rejects.toMatchObject(refused);
+  await world.ec2('DetachVolume', { VolumeId }, alice);
   await expect(world.ec2('DeleteVolume', { VolumeId: theirs }, alice)).rejects.toMatchObject(refused);
   const retag = { Resources: [theirs], Tags: [{ Key: 'team', Value: 'red' }] };
   await expect(world.ec2('CreateTags', retag, alice)).rejects.toMatchObject(refused);
