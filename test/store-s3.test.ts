@@ -43,7 +43,7 @@ describe('a bucket', () => {
     await expect(openStore('s3://blocks/third', { create: false })).rejects.toMatchObject({ code: 'Unavailable' });
     await expect(openStore('s3://missing/one')).rejects.toMatchObject({
       code: 'Unavailable',
-      message: expect.stringContaining('s3://missing/one'),
+      detail: expect.stringContaining('s3://missing/one'),
     });
     for (const bad of ['s3://', 's3://Blocks', 's3://key:secret@blocks/x', 's3://blocks/../x', 's3://blocks//x']) {
       await expect(openStore(bad)).rejects.toThrow(RangeError);
@@ -76,7 +76,8 @@ describe('a bucket', () => {
 
 describe('when the server misbehaves', () => {
   const limits = {
-    attempts: 4,
+    // A server on a busy machine may itself be silent for so long.
+    attempts: 50,
     attemptTimeoutMs: 800,
     slowestBytesPerMs: 10_000,
     connectTimeoutMs: 400,
@@ -99,16 +100,20 @@ describe('when the server misbehaves', () => {
   const writeFaults: readonly Fault[] = ['silence', 'flipRequest', 'reset', 'slowDown', 'internalError', 'notXml'];
   let proxy: FaultyS3;
   let store: BlockStore;
+  /** The same store, for what is to fail. */
+  let impatient: BlockStore;
   beforeAll(async () => {
     proxy = new FaultyS3(ceph.endpoint);
     process.env.COFFER_S3_ENDPOINT = await proxy.start();
     store = await openS3Store('s3://blocks/faulty', { create: true, limits });
     await store.putBlock(name, blockOf(name));
+    impatient = await openS3Store('s3://blocks/faulty', { create: false, limits: { ...limits, attempts: 4 } });
   });
   afterEach(() => proxy.heal());
   afterAll(async () => {
     process.env.COFFER_S3_ENDPOINT = ceph.endpoint;
     store?.close();
+    impatient?.close();
     await proxy?.stop();
   });
 
@@ -121,10 +126,11 @@ describe('when the server misbehaves', () => {
 
   it.each(readFaults)('says in the end that a block can’t be read, and why: %s', async (fault) => {
     proxy.break(fault, ['GET'], 100);
-    await expect(store.getBlock(name, sha256, bytes)).rejects.toMatchObject({
+    await expect(impatient.getBlock(name, sha256, bytes)).rejects.toMatchObject({
       name: 'StoreError',
       code: fault === 'flip' ? 'Corrupt' : 'Unavailable',
-      message: expect.stringMatching(/block 3 of snap-0a .*s3:\/\/blocks\/faulty/),
+      message: expect.stringMatching(/^block 3 of snap-0a (?!.*s3:)/),
+      detail: expect.stringContaining('s3://blocks/faulty'),
     });
   });
 
@@ -143,7 +149,8 @@ describe('when the server misbehaves', () => {
     await expect(readManifest(store, 'snap-0f')).rejects.toMatchObject({ code: 'Corrupt' });
     await expect(openS3Store('s3://blocks/faulty', { create: true, limits })).rejects.toMatchObject({
       code: 'Corrupt',
-      message: expect.stringContaining('store.json of the block store s3://blocks/faulty is damaged'),
+      message: expect.stringContaining('store.json of the block store is damaged'),
+      detail: 's3://blocks/faulty',
     });
     proxy.heal();
     await freeSnapshot(store, 'snap-0f');
@@ -151,8 +158,8 @@ describe('when the server misbehaves', () => {
 
   it('says in one sentence that something else than S3 answers', async () => {
     proxy.break('notXml', ['GET'], 100);
-    await expect(store.getBlock(name, sha256, bytes)).rejects.toMatchObject({
-      message: expect.stringMatching(/: an answer that is not one of S3 \(HTTP 502\) \(tried 4 times\)$/),
+    await expect(impatient.getBlock(name, sha256, bytes)).rejects.toMatchObject({
+      detail: expect.stringMatching(/: an answer that is not one of S3 \(HTTP 502\) \(tried 4 times\)$/),
     });
   });
 
@@ -177,9 +184,9 @@ describe('when the server misbehaves', () => {
   it.each(writeFaults)('says in the end that a block can’t be written: %s', async (fault) => {
     proxy.break(fault, ['PUT', 'POST'], 100);
     const written = { owner: 'snap-0c', index: 4 };
-    const unavailable = { code: 'Unavailable', message: expect.stringContaining('(tried 4 times)') };
-    await expect(store.putBlock(written, blockOf(written))).rejects.toMatchObject(unavailable);
-    await expect(store.deleteBlocks([written])).rejects.toMatchObject(unavailable);
+    const unavailable = { code: 'Unavailable', detail: expect.stringContaining('(tried 4 times)') };
+    await expect(impatient.putBlock(written, blockOf(written))).rejects.toMatchObject(unavailable);
+    await expect(impatient.deleteBlocks([written])).rejects.toMatchObject(unavailable);
     proxy.heal();
     await store.getBlock(name, sha256, bytes);
   });
@@ -250,14 +257,15 @@ describe('when the server misbehaves', () => {
 
   it('tells bad credentials and a server that is not there apart', async () => {
     const { AWS_SECRET_ACCESS_KEY, COFFER_S3_ENDPOINT } = process.env;
-    const open = () => openS3Store('s3://blocks/faulty', { create: false, limits });
+    const open = () => openS3Store('s3://blocks/faulty', { create: false, limits: { ...limits, attempts: 4 } });
     try {
       process.env.AWS_SECRET_ACCESS_KEY = 'not the right one';
       await expect(open()).rejects.toMatchObject({ code: 'Denied' });
       process.env.COFFER_S3_ENDPOINT = 'http://127.0.0.1:9';
       await expect(open()).rejects.toMatchObject({
         code: 'Unavailable',
-        message: expect.stringContaining('ECONNREFUSED'),
+        message: expect.not.stringContaining('127.0.0.1'),
+        detail: expect.stringContaining('ECONNREFUSED'),
       });
     } finally {
       Object.assign(process.env, { AWS_SECRET_ACCESS_KEY, COFFER_S3_ENDPOINT });

@@ -135,8 +135,11 @@ const storeErrorCodes: Readonly<Record<string, StoreErrorCode>> = {
 };
 
 /** What the file system says as a StoreError whose message begins with `what`; any other error as it is. */
-export function asStoreError(error: unknown, what: string): unknown {
+export function asStoreError(error: unknown, what: string, location: string): unknown {
   const { code, syscall, message } = error as NodeJS.ErrnoException;
   if (error instanceof StoreError || code === undefined || syscall === undefined) return error;
-  return new StoreError(storeErrorCodes[code] ?? 'Unavailable', `${what}: ${message}`, { cause: error });
+  // `EIO: i/o error, open '/…'`: the file is the operator's.
+  const why = message.replace(/, .*$/s, '');
+  const detail = `${location}: ${message}`;
+  return new StoreError(storeErrorCodes[code] ?? 'Unavailable', `${what}: ${why}`, { cause: error, detail });
 }

@@ -180,7 +180,7 @@ class Check {
       for (const index of this.#named.indexesOf(owner)) {
         const name = { owner, index };
         if (there.has(name)) continue;
-        this.#note(name, 'missing', `block ${index} of ${owner} is missing in the block store ${this.#store.location}`);
+        this.#note(name, 'missing', `block ${index} of ${owner} is missing in the block store`);
       }
     }
   }

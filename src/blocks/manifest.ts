@@ -199,7 +199,7 @@ export class DamagedManifest extends StoreError {
   readonly snapshotId: string;
 
   constructor({ snapshotId, location }: ManifestSource, why: string, options?: ErrorOptions) {
-    super('Corrupt', `the manifest of ${snapshotId} in ${location} is damaged: ${why}`, options);
+    super('Corrupt', `the manifest of ${snapshotId} is damaged: ${why}`, { ...options, detail: location });
     this.snapshotId = snapshotId;
   }
 }

@@ -80,8 +80,8 @@ export class S3Requests {
         if (isLast || !verdict.mayPass) {
           if (error instanceof StoreError) throw error;
           const tried = number > 1 ? ` (tried ${number} times)` : '';
-          const message = `${what} in the block store ${this.#location}: ${verdict.message}${tried}`;
-          throw new StoreError(verdict.code, message, { cause: error });
+          const detail = `${this.#location}: ${verdict.message}${tried}`;
+          throw new StoreError(verdict.code, `${what}: ${reasons[verdict.code]}`, { cause: error, detail });
         }
         await this.#pause(number, signal);
       }
@@ -164,6 +164,15 @@ export function discardBody(body: unknown): void {
   stream?.on?.('error', () => {});
   stream?.destroy?.();
 }
+
+/** What a server says names its address, buckets and users: that is for the operator. */
+const reasons: Readonly<Record<StoreErrorCode, string>> = {
+  Corrupt: 'what the block store answers is damaged',
+  Missing: 'the block store does not have it',
+  Unavailable: 'the block store does not do it now',
+  Denied: 'the block store refuses',
+  Full: 'the block store is full',
+};
 
 interface Verdict {
   readonly code: StoreErrorCode;

@@ -84,12 +84,12 @@ async function storeId(objects: S3Objects, location: string, create: boolean): P
   if (!create) throw new NoStoreError(location);
   for (const folder of ['blocks/', 'manifests/']) {
     for await (const _ of objects.list(folder)) {
-      throw new StoreError('Corrupt', `the block store ${location} has lost its store.json`);
+      throw new StoreError('Corrupt', 'the block store has lost its store.json', { detail: location });
     }
   }
   await objects.putIfAbsent('store.json', Buffer.from(newStoreFile()), "store.json can't be written");
   const now = await read();
-  if (!now) throw new StoreError('Unavailable', `store.json of the block store ${location} is gone again`);
+  if (!now) throw new StoreError('Unavailable', 'store.json of the block store is gone again', { detail: location });
   return parseStoreFile(now.toString('utf8'), location);
 }
 

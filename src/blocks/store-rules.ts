@@ -38,11 +38,13 @@ export function describeBlock({ owner, index }: BlockName): string {
 }
 
 export function missingBlock({ location }: Located, name: BlockName): StoreError {
-  return new StoreError('Missing', `block ${describeBlock(name)} is missing in the block store ${location}`);
+  return new StoreError('Missing', `block ${describeBlock(name)} is missing in the block store`, { detail: location });
 }
 
 export function corruptBlock({ location }: Located, name: BlockName, why: string): StoreError {
-  return new StoreError('Corrupt', `block ${describeBlock(name)} in the block store ${location} is damaged: ${why}`);
+  return new StoreError('Corrupt', `block ${describeBlock(name)} in the block store is damaged: ${why}`, {
+    detail: location,
+  });
 }
 
 export function verifyBlock(store: Located, name: BlockName, sha256: Uint8Array, bytes: Buffer): void {
@@ -55,15 +57,19 @@ export function parseStoreFile(text: string, location: string): string {
   try {
     content = JSON.parse(text);
   } catch (cause) {
-    throw new StoreError('Corrupt', `store.json of the block store ${location} is damaged`, { cause });
+    throw new StoreError('Corrupt', 'store.json of the block store is damaged', { cause, detail: location });
   }
   if (content?.format !== format || typeof content.id !== 'string') {
-    throw new StoreError('Corrupt', `store.json of the block store ${location} is damaged, or of a later version`);
+    throw new StoreError('Corrupt', 'store.json of the block store is damaged, or of a later version', {
+      detail: location,
+    });
   }
   const { id, createdAt, sha256 } = content;
   // Early stores have none.
   if (sha256 !== undefined && sha256 !== storeChecksum(id, String(createdAt))) {
-    throw new StoreError('Corrupt', `store.json of the block store ${location} is damaged: its checksum is wrong`);
+    throw new StoreError('Corrupt', 'store.json of the block store is damaged: its checksum is wrong', {
+      detail: location,
+    });
   }
   return id;
 }

@@ -88,20 +88,36 @@ export type StoreErrorCode =
   /** No room left. */
   | 'Full';
 
-/** Why the store could not do it; the message names the block or manifest and the store. */
+export interface StoreErrorOptions extends ErrorOptions {
+  /** For the operator: where it was, and what the system or the server said. */
+  readonly detail?: string | undefined;
+}
+
+/**
+ * Why the store could not do it. The message names the block or manifest, and is fit for whoever owns the snapshot; where the
+ * store is, and what lies behind it, is the operator's, and in `detail` only.
+ */
 export class StoreError extends Error {
   readonly code: StoreErrorCode;
+  readonly detail: string | undefined;
 
-  constructor(code: StoreErrorCode, message: string, options?: ErrorOptions) {
+  constructor(code: StoreErrorCode, message: string, { detail, ...options }: StoreErrorOptions = {}) {
     super(message, options);
     this.name = 'StoreError';
     this.code = code;
+    this.detail = detail;
   }
+}
+
+/** What the operator is told of an error: all of it. */
+export function inFull(error: unknown): string {
+  const { message, detail } = error as { message?: string; detail?: string };
+  return `${message ?? error}${detail ? ` (${detail})` : ''}`;
 }
 
 /** The place is there, and holds no block store. */
 export class NoStoreError extends StoreError {
   constructor(location: string, options?: ErrorOptions) {
-    super('Unavailable', `there is no block store in ${location}: it has no store.json`, options);
+    super('Unavailable', 'there is no block store', { ...options, detail: `${location} has no store.json` });
   }
 }

@@ -2,7 +2,7 @@
 import { Command } from 'commander';
 import { type CheckReport, checkStore, isFine } from '../blocks/check.ts';
 import { openStore } from '../blocks/open-store.ts';
-import { blockBytes } from '../blocks/store.ts';
+import { blockBytes, inFull } from '../blocks/store.ts';
 import { readStoreNote, storeLocation } from '../host/store-note.ts';
 import { CommandError } from './errors.ts';
 import { printable, printJson, printLine, printTable } from './output.ts';
@@ -55,7 +55,7 @@ async function runCheck(options: CheckCommandOptions): Promise<void> {
   try {
     report = await check(options);
   } catch (error) {
-    throw new CommandError(printable((error as Error).message), checkExitCodes.notRun, { cause: error });
+    throw new CommandError(printable(inFull(error)), checkExitCodes.notRun, { cause: error });
   }
   if (options.json) printJson({ ...report, fine: isFine(report) });
   else printReport(report, options.repair === true);

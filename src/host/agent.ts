@@ -89,16 +89,16 @@ export class HostAgent {
     const { dataDir, storeLocation, log } = options;
     this.#volumesDir = join(dataDir, 'volumes');
     this.#volumes = createOpenVolumes({ log });
-    const storeId = readStoreNote(dataDir)?.storeId;
     this.#mover = new Mover({
       storeLocation,
-      storeId,
+      storeId: readStoreNote(dataDir)?.storeId,
       onStore: (status) => this.#noteStore(status),
       volumeRequests: () => this.#volumes.requests,
     });
     this.#store = new SharedStore(async () => {
-      const known = this.#mover.store.storeId ?? storeId;
-      if (known === undefined) throw new StoreError('Unavailable', `there is no block store in ${storeLocation} yet`);
+      const known = this.#mover.storeId;
+      if (known === undefined)
+        throw new StoreError('Unavailable', 'there is no block store yet', { detail: storeLocation });
       return openRightStore(storeLocation, known);
     });
     this.#uploads = new Uploads(join(dataDir, 'uploads'), this.#store.get);
@@ -107,6 +107,7 @@ export class HostAgent {
         volumesDir: this.#volumesDir,
         tasksDir: join(dataDir, 'tasks'),
         storeLocation,
+        storeId: () => this.#mover.storeId,
         volumes: this.#volumes,
         mover: this.#mover,
         uploads: this.#uploads,
@@ -255,6 +256,7 @@ export class HostAgent {
       imagePath: imagePath(this.#volumesDir, volumeId),
       socketPath: this.#instances.socketPath(desired),
       storeLocation: this.#options.storeLocation,
+      storeId: this.#mover.storeId,
       dataKey: this.#keys.get.bind(this.#keys),
     };
     await this.#tasks.marksTried(volumeId);

@@ -3,8 +3,11 @@
  * came to. Owns the instance's hold on the volume.
  */
 import type { Logger } from 'pino';
+import { isAwsError } from '../aws/errors.ts';
 import type { AttachmentError, DesiredAttachment, ObservedAttachment } from '../aws/host-protocol.ts';
+import { inFull } from '../blocks/store.ts';
 import type { OpenAttachment } from './open-attachment.ts';
+import { withoutDirectories, wordsOf } from './words.ts';
 
 export interface AttachmentWorld {
   /** Opens the volume, data key and all. Rejects with why it could not; nothing is open then. */
@@ -134,15 +137,18 @@ export class Attachment {
       this.#world.log.info({ volume: this.volumeId, instance: this.instanceId, device: desired.device }, 'attached');
     } catch (error) {
       if (opening.signal.aborted) return;
-      this.#failed(desired, reasonOf(error));
+      this.#failed(desired, reasonOf(error), error);
     } finally {
       this.#opening = undefined;
     }
   }
 
-  #failed(desired: DesiredAttachment, error: AttachmentError): void {
+  #failed(desired: DesiredAttachment, error: AttachmentError, cause: unknown = error): void {
     const pauseMs = Math.min(retryFirstMs * 2 ** this.#failures++, retryMaxMs);
-    this.#world.log.warn({ volume: this.volumeId, instance: this.instanceId, ...error, pauseMs }, 'not attached');
+    this.#world.log.warn(
+      { volume: this.volumeId, instance: this.instanceId, ...error, message: inFull(cause), pauseMs },
+      'not attached',
+    );
     this.#report(desired, 'failed', error);
     this.#retryTimer = setTimeout(() => {
       this.#retryTimer = undefined;
@@ -179,7 +185,10 @@ export class Attachment {
     const { desired } = this.#open;
     this.#open = undefined;
     void volume.close({ force: true }).catch(() => {});
-    this.#failed(desired, { code: 'InternalError', message: `The export of ${this.volumeId} broke: ${reason}` });
+    this.#failed(desired, {
+      code: 'InternalError',
+      message: `The export of ${this.volumeId} broke: ${withoutDirectories(reason)}`,
+    });
   }
 
   #report(desired: DesiredAttachment, state: ObservedAttachment['state'], error?: AttachmentError): void {
@@ -192,8 +201,6 @@ export class Attachment {
 
 /** An AWS error passes with its own code and words; anything else is the host's own trouble. */
 function reasonOf(error: unknown): AttachmentError {
-  const { code, message, httpStatus } = error as { code?: unknown; message?: unknown; httpStatus?: unknown };
-  const text = typeof message === 'string' ? message : String(error);
-  if (typeof code === 'string' && typeof httpStatus === 'number') return { code, message: text };
-  return { code: 'InternalError', message: text };
+  if (isAwsError(error)) return { code: error.code, message: error.message };
+  return { code: 'InternalError', message: wordsOf(error) };
 }

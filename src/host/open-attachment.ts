@@ -9,6 +9,7 @@ export interface OpenAttachmentWorld {
   readonly socketPath: string;
   /** The block store's. */
   readonly storeLocation: string;
+  readonly storeId: string | undefined;
   dataKey(encryption: VolumeEncryption, sessionName: string, signal: AbortSignal): Promise<Buffer>;
 }
 
@@ -28,7 +29,7 @@ export async function openAttachment(
   signal: AbortSignal,
 ): Promise<OpenAttachment> {
   const { volumeId, instanceId, sizeBytes, readOnly, hasImage, encryption, source } = desired;
-  const { imagePath, storeLocation } = world;
+  const { imagePath, storeLocation, storeId } = world;
   let dataKey: Buffer | undefined;
   let sourceDataKey: Buffer | undefined;
   let volume: VolumeHandle | undefined;
@@ -38,7 +39,7 @@ export async function openAttachment(
     const from = source && isRestored(imagePath) ? undefined : source;
     sourceDataKey = from?.encryption && (await world.dataKey(from.encryption, instanceId, signal));
     signal.throwIfAborted();
-    const restore = from && { source: from, sourceDataKey, storeLocation };
+    const restore = from && { source: from, sourceDataKey, storeLocation, storeId };
     volume = await world.volumes.open({ volumeId, imagePath, sizeBytes, hasImage, dataKey, restore });
     const one = await volume.listen({ socketPath: world.socketPath, readOnly });
     signal.throwIfAborted();

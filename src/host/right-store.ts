@@ -13,15 +13,14 @@ const advice =
 export async function openRightStore(location: string, storeId: string | undefined): Promise<BlockStore> {
   const opened = await openStore(location, { create: storeId === undefined }).catch((error) => {
     throw storeId !== undefined && error instanceof NoStoreError
-      ? new StoreError('Unavailable', `${error.message}; ${advice}`, { cause: error })
+      ? new StoreError('Unavailable', error.message, { detail: `${error.detail}; ${advice}`, cause: error })
       : error;
   });
   if (storeId === undefined || opened.id === storeId) return opened;
   opened.close();
-  throw new StoreError(
-    'Unavailable',
-    `${location} has the block store ${opened.id}, but this host's is ${storeId}: ${advice}`,
-  );
+  throw new StoreError('Unavailable', "there is another block store in place of this host's", {
+    detail: `${location} has the block store ${opened.id}, but this host's is ${storeId}: ${advice}`,
+  });
 }
 
 /** Opens the store for whoever asks first, and again after it could not be opened. */

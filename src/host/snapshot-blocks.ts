@@ -3,6 +3,7 @@ import type { Manifest } from '../blocks/manifest.ts';
 import { openStore } from '../blocks/open-store.ts';
 import { readManifest } from '../blocks/read-manifest.ts';
 import { type BlockStore, StoreError } from '../blocks/store.ts';
+import { openRightStore } from './right-store.ts';
 
 export interface BlockSource {
   readonly snapshotId: string;
@@ -16,8 +17,16 @@ export class SnapshotBlocks implements BlockSource {
   readonly #open: () => Promise<BlockStore>;
   #opened: Promise<{ store: BlockStore; manifest: Manifest }> | undefined;
 
-  /** @param store for tests; default: the store at `location` */
-  constructor(location: string, snapshotId: string, store: () => Promise<BlockStore> = () => openExisting(location)) {
+  /**
+   * @param storeId the store that must be at `location`; undefined: whatever is there
+   * @param store for tests; default: that store
+   */
+  constructor(
+    location: string,
+    storeId: string | undefined,
+    snapshotId: string,
+    store: () => Promise<BlockStore> = () => openExisting(location, storeId),
+  ) {
     this.snapshotId = snapshotId;
     this.#open = store;
   }
@@ -32,7 +41,9 @@ export class SnapshotBlocks implements BlockSource {
     const { store, manifest } = await this.#ready();
     const position = manifest.find(index);
     if (position < 0) {
-      throw new StoreError('Missing', `the manifest of ${this.snapshotId} in ${store.location} has no block ${index}`);
+      throw new StoreError('Missing', `the manifest of ${this.snapshotId} has no block ${index}`, {
+        detail: store.location,
+      });
     }
     const { owner, sha256 } = manifest.entryAt(position);
     await store.getBlock({ owner, index }, sha256, bytes, signal);
@@ -56,7 +67,9 @@ export class SnapshotBlocks implements BlockSource {
     try {
       const manifest = await readManifest(store, this.snapshotId);
       if (manifest) return { store, manifest };
-      throw new StoreError('Missing', `the manifest of ${this.snapshotId} is not in ${store.location}`);
+      throw new StoreError('Missing', `the manifest of ${this.snapshotId} is not in the block store`, {
+        detail: store.location,
+      });
     } catch (error) {
       store.close();
       throw error;
@@ -68,6 +81,6 @@ function* indexesOf(manifest: Manifest): Generator<number> {
   for (let position = 0; position < manifest.blocks; position++) yield manifest.indexAt(position);
 }
 
-function openExisting(location: string): Promise<BlockStore> {
-  return openStore(location, { create: false });
+function openExisting(location: string, storeId: string | undefined): Promise<BlockStore> {
+  return storeId === undefined ? openStore(location, { create: false }) : openRightStore(location, storeId);
 }

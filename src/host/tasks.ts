@@ -3,9 +3,9 @@
  * let it (tasks/order.ts), a failed one is tried again after a pause, one that is no longer listed is stopped. What has
  * become of each is reported until it leaves the list.
  */
-import { isAwsError } from '../aws/errors.ts';
 import type { CreateSnapshotTask, HostTask, SnapshotOutcome, TaskResult } from '../aws/host-protocol.ts';
 import type { PointInTime } from '../blocks/copy-before-write.ts';
+import { inFull } from '../blocks/store.ts';
 import { Journal } from './movers/journal.ts';
 import { JobError } from './movers/mover.ts';
 import { copySnapshot } from './tasks/copy-snapshot.ts';
@@ -17,6 +17,7 @@ import { isMarked, markSnapshots } from './tasks/mark-snapshots.ts';
 import { fullKinds, inListOrder, mustWait, type TaskState } from './tasks/order.ts';
 import { FinalTaskError, type TaskContext, type TaskWork, type TaskWorld } from './tasks/task.ts';
 import { journalPath } from './volume-files.ts';
+import { wordsOf } from './words.ts';
 
 /** Progress is told to the control plane at most this often, for all tasks together. */
 const progressEveryMs = 1_000;
@@ -286,7 +287,7 @@ export class HostTasks {
       entry.isOver = final;
       entry.result = { ...runningResult(entry), state: 'failed', error: wordsOf(error), ...(final ? { final } : {}) };
       const pauseMs = Math.min(this.#times.retryFirstMs * 2 ** entry.failures++, this.#times.retryMaxMs);
-      this.#world.log.warn({ task: taskId, kind, error: wordsOf(error), final, pauseMs }, 'task failed');
+      this.#world.log.warn({ task: taskId, kind, error: inFull(error), final, pauseMs }, 'task failed');
       if (!final) entry.retryTimer = setTimeout(() => this.#retry(entry), pauseMs);
     }
   }
@@ -336,10 +337,4 @@ function sessionOf(task: HostTask): string | undefined {
   if (task.kind === 'initializeVolume') return task.encryption || task.source.encryption ? task.volumeId : undefined;
   if (task.kind === 'copySnapshot') return task.encryption || task.sourceEncryption ? task.snapshotId : undefined;
   return undefined;
-}
-
-/** A sentence for the user: KMS's own words, where it was KMS that refused. */
-function wordsOf(error: unknown): string {
-  if (isAwsError(error)) return error.message;
-  return error instanceof Error ? error.message : String(error);
 }

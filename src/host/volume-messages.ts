@@ -16,6 +16,8 @@ export interface RestoreInput {
   readonly snapshotId: string;
   readonly key: ArrayBuffer | undefined;
   readonly storeLocation: string;
+  /** The store that must be there, where it is known. */
+  readonly storeId: string | undefined;
   readonly rate: number | undefined;
 }
 
@@ -47,17 +49,19 @@ export type ThreadRequest = ThreadCall & { readonly id: number };
 export interface ThreadError {
   readonly code?: string;
   readonly message: string;
+  /** For the operator: see StoreError. */
+  readonly detail?: string | undefined;
 }
 
 export type ThreadMessage =
   | { readonly type: 'ready'; readonly implementation: string }
   | { readonly type: 'answer'; readonly id: number; readonly error?: ThreadError }
-  | { readonly type: 'refused' | 'crashed'; readonly code?: string; readonly message: string }
+  | ({ readonly type: 'refused' | 'crashed' } & ThreadError)
   /** The storage refused a request of a client. */
   | { readonly type: 'trouble'; readonly code?: string; readonly message: string }
   | {
       readonly type: 'restoreTrouble';
-      readonly trouble: { readonly code: string; readonly message: string; readonly final: boolean } | undefined;
+      readonly trouble: (ThreadError & { readonly code: string; readonly final: boolean }) | undefined;
     }
   | { readonly type: 'restored' };
 

@@ -159,8 +159,8 @@ export class VolumeThread {
   }
 }
 
-function errorOf({ code, message }: ThreadError): Error {
-  return Object.assign(new Error(message), code === undefined ? {} : { code });
+function errorOf({ code, message, detail }: ThreadError): Error {
+  return Object.assign(new Error(message), code === undefined ? {} : { code }, detail === undefined ? {} : { detail });
 }
 
 function startWorker(options: ThreadOptions, restoreProgress: SharedArrayBuffer): Worker {

@@ -54,7 +54,7 @@ async function openStack(): Promise<Stack> {
   try {
     sourceXts = takeKey(input.restore?.key);
     const { restore, imagePath, sizeBytes } = input;
-    blocks = restore && new SnapshotBlocks(restore.storeLocation, restore.snapshotId);
+    blocks = restore && new SnapshotBlocks(restore.storeLocation, restore.storeId, restore.snapshotId);
     const from = restore && { snapshotId: restore.snapshotId, blocks: () => blocks!.indexes() };
     await ensureVolumeFiles(imagePath, sizeBytes, input.hasImage, from);
     const files = openVolumeFiles(imagePath, sizeBytes, restore);
@@ -249,7 +249,7 @@ try {
   else say({ type: 'restored' });
 } catch (error) {
   stack?.top.close();
-  const { code, message } = error as NodeJS.ErrnoException;
-  say({ type: 'refused', code, message });
+  const { code, message, detail } = error as NodeJS.ErrnoException & { detail?: string };
+  say({ type: 'refused', code, message, detail });
   port.close();
 }

@@ -30,6 +30,8 @@ export interface RestoreSpec {
   readonly sourceDataKey?: Buffer;
   /** For `openStore`: a directory or `s3://bucket/prefix`. */
   readonly storeLocation: string;
+  /** The store that must be there; undefined: whatever is there. */
+  readonly storeId?: string | undefined;
 }
 
 export interface RestoreProgress {
@@ -199,6 +201,7 @@ class Volumes implements OpenVolumes {
         snapshotId: restore.source.snapshotId,
         dataKey: restore.sourceDataKey,
         storeLocation: restore.storeLocation,
+        storeId: restore.storeId,
         rate: restore.source.rate,
       },
       events: {

@@ -24,6 +24,8 @@ export interface FetchOptions {
 export interface FetchTrouble {
   readonly code: string;
   readonly message: string;
+  /** For the operator: see StoreError. */
+  readonly detail?: string | undefined;
   /** Trying again does not help. */
   readonly final: boolean;
 }
@@ -209,7 +211,8 @@ export class BlockFetches {
     }
     const { code = 'EIO', message } = failure as NodeJS.ErrnoException;
     const final = failure instanceof StoreError && (code === 'Corrupt' || code === 'Missing');
-    this.#options.trouble({ code, message, final });
+    const detail = failure instanceof StoreError ? failure.detail : undefined;
+    this.#options.trouble({ code, message, detail, final });
     if (final) {
       this.#bad.add(block);
       return;

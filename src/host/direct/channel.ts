@@ -9,9 +9,10 @@ import type {
 } from '../../aws/block-protocol.ts';
 import { syncWaitMaxMs } from '../../aws/host-protocol.ts';
 import type { ClientCredentials, SignedClient } from '../../aws/signed-client.ts';
-import { type BlockStore, StoreError } from '../../blocks/store.ts';
+import { type BlockStore, inFull, StoreError } from '../../blocks/store.ts';
 import { SealedBoxKey } from '../../crypto/sealed-box.ts';
 import { pause } from '../pause.ts';
+import { wordsOf } from '../words.ts';
 import { RequestRefused } from './request-refused.ts';
 import { BlockRequests } from './requests.ts';
 import type { Uploads } from './uploads.ts';
@@ -117,8 +118,8 @@ async function serve(
     body = { hostId, sessionId, requestId, answer };
   } catch (error) {
     const told = errorOf(error);
-    if (told.code === 'Internal')
-      log.error({ kind: request.kind, error: String(error) }, 'a request for blocks failed');
+    if (!(error instanceof RequestRefused))
+      log.error({ kind: request.kind, error: inFull(error) }, 'a request for blocks failed');
     body = { hostId, sessionId, requestId, error: told };
   }
   try {
@@ -139,7 +140,8 @@ async function serve(
 function errorOf(error: unknown): BlockRequestError {
   if (error instanceof RequestRefused || error instanceof StoreError)
     return { code: error.code, message: error.message };
-  const { code, message } = error as NodeJS.ErrnoException;
-  if (code === 'ENOSPC' || code === 'EDQUOT') return { code: 'Full', message: `the host's disk is full: ${message}` };
+  const { code } = error as NodeJS.ErrnoException;
+  if (code === 'ENOSPC' || code === 'EDQUOT')
+    return { code: 'Full', message: `the host's disk is full: ${wordsOf(error)}` };
   return { code: 'Internal', message: "the host's log has the details" };
 }

@@ -134,7 +134,7 @@ export class BlockRequests {
       return known;
     }
     const bytes = await this.#store.getManifest(snapshotId);
-    if (!bytes) throw new RequestRefused('NoSuchSnapshot', `${this.#store.location} has no snapshot ${snapshotId}`);
+    if (!bytes) throw new RequestRefused('NoSuchSnapshot', `the block store has no snapshot ${snapshotId}`);
     const manifest = Manifest.parse(bytes, { snapshotId, location: this.#store.location });
     this.#manifests.set(snapshotId, manifest);
     let total = [...this.#manifests.values()].reduce((sum, one) => sum + one.blocks * 40, 0);

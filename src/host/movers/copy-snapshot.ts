@@ -94,11 +94,11 @@ async function copy(
 async function sourceManifest(job: CopySnapshotJob, { store, signal }: JobContext): Promise<Manifest> {
   const { sourceSnapshotId, sizeBytes } = job;
   const bytes = await store.getManifest(sourceSnapshotId, signal);
-  if (!bytes) throw new FinalJobError(`the snapshot ${sourceSnapshotId} is not in ${store.location}`);
+  if (!bytes) throw new FinalJobError(`the snapshot ${sourceSnapshotId} is not in the block store`);
   const manifest = Manifest.parse(bytes, { snapshotId: sourceSnapshotId, location: store.location });
   if (manifest.header.sizeBytes !== sizeBytes)
     throw new FinalJobError(
-      `the snapshot ${sourceSnapshotId} in ${store.location} has ${manifest.header.sizeBytes} bytes, not ${sizeBytes}`,
+      `the snapshot ${sourceSnapshotId} in the block store has ${manifest.header.sizeBytes} bytes, not ${sizeBytes}`,
     );
   return manifest;
 }

@@ -53,4 +53,10 @@ export type MoverMessage =
   | ({ readonly type: 'store' } & StoreStatus)
   | { readonly type: 'progress'; readonly id: number; readonly percent: number }
   | { readonly type: 'done'; readonly id: number; readonly outcome: SnapshotOutcome | undefined }
-  | { readonly type: 'failed'; readonly id: number; readonly error: string; readonly final: boolean };
+  | {
+      readonly type: 'failed';
+      readonly id: number;
+      readonly error: string;
+      readonly detail?: string;
+      readonly final: boolean;
+    };

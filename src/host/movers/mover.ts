@@ -23,10 +23,13 @@ const busyPerSecond = 500;
 export class JobError extends Error {
   /** Trying again can't help. */
   readonly final: boolean;
+  /** For the operator: see StoreError. */
+  readonly detail: string | undefined;
 
-  constructor(message: string, final: boolean) {
+  constructor(message: string, final: boolean, detail?: string) {
     super(message);
     this.final = final;
+    this.detail = detail;
   }
 }
 
@@ -42,15 +45,22 @@ export class Mover {
   #lastId = 0;
   #isClosed = false;
   #status: StoreStatus = {};
+  #storeId: string | undefined;
   readonly #busy = new SharedArrayBuffer(4);
   #looking: NodeJS.Timeout | undefined;
 
   constructor(options: MoverOptions) {
     this.#options = options;
+    this.#storeId = options.storeId;
   }
 
   get store(): StoreStatus {
     return this.#status;
+  }
+
+  /** Of the store that is there, or was the last time. */
+  get storeId(): string | undefined {
+    return this.#storeId;
   }
 
   /** Starts the thread, which opens the store and says how it is. */
@@ -124,7 +134,7 @@ export class Mover {
     const { storeLocation } = this.#options;
     const input: MoverInput = {
       storeLocation,
-      storeId: this.#status.storeId ?? this.#options.storeId,
+      storeId: this.storeId,
       busy: this.#busy,
     };
     const worker = new Worker(new URL('./worker.ts', import.meta.url), {
@@ -152,13 +162,14 @@ export class Mover {
       const { storeId, error } = message;
       const isNews = storeId !== this.#status.storeId || error !== this.#status.error;
       this.#status = { storeId, error };
+      this.#storeId = storeId ?? this.#storeId;
       if (isNews) this.#options.onStore(this.#status);
       return;
     }
     const job = this.#jobs.get(message.id);
     if (message.type === 'progress') job?.progress(message.percent);
     else if (message.type === 'done') job?.settled.resolve(message.outcome);
-    else job?.settled.reject(new JobError(message.error, message.final));
+    else job?.settled.reject(new JobError(message.error, message.final, message.detail));
   }
 }
 

@@ -5,7 +5,7 @@ import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import type { SnapshotOutcome } from '../../aws/host-protocol.ts';
 import { PointInTimeError } from '../../blocks/copy-before-write.ts';
-import { type BlockStore, StoreError } from '../../blocks/store.ts';
+import { type BlockStore, inFull, StoreError } from '../../blocks/store.ts';
 import { openRightStore } from '../right-store.ts';
 import { copySnapshot } from './copy-snapshot.ts';
 import { createSnapshot } from './create-snapshot.ts';
@@ -63,7 +63,8 @@ async function start(id: number, job: MoverJob): Promise<void> {
     say({ type: 'done', id, outcome: await perform(job, context) });
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
-    say({ type: 'failed', id, error: message, final: isFinal(error) });
+    const detail = error instanceof StoreError ? error.detail : undefined;
+    say({ type: 'failed', id, error: message, ...(detail ? { detail } : {}), final: isFinal(error) });
   } finally {
     wipeKeys(job);
     jobs.delete(id);
@@ -101,7 +102,7 @@ function store(): Promise<BlockStore> {
     },
     (error: Error) => {
       opening = undefined;
-      say({ type: 'store', error: error.message });
+      say({ type: 'store', error: inFull(error) });
       throw error;
     },
   );

@@ -19,6 +19,7 @@ export const initializeVolume: TaskWork<'initializeVolume'> = async (task, world
   // Done by an earlier process. The snapshot's key may not be usable for this volume any more.
   if (readMapHeader(besideImage(path, 'map'))?.restore?.done) return undefined;
   const { storeLocation } = world;
+  const storeId = world.storeId();
   let dataKey: Buffer | undefined;
   let sourceDataKey: Buffer | undefined;
   let handle: VolumeHandle | undefined;
@@ -31,7 +32,7 @@ export const initializeVolume: TaskWork<'initializeVolume'> = async (task, world
       sizeBytes,
       hasImage,
       dataKey,
-      restore: { source, sourceDataKey, storeLocation },
+      restore: { source, sourceDataKey, storeLocation, storeId },
     });
     handle.setRate(source.rate);
     await restored(handle, context);

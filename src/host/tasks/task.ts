@@ -12,6 +12,8 @@ export interface TaskWorld {
   readonly tasksDir: string;
   /** Where the blocks of snapshots are. */
   readonly storeLocation: string;
+  /** Which store that is; undefined as long as none has been there. */
+  readonly storeId: () => string | undefined;
   readonly volumes: OpenVolumes;
   readonly mover: Mover;
   /** What is being written of snapshots from outside. */
