@@ -5,6 +5,7 @@ import { Kysely } from 'kysely';
 import type { AnyDatabase } from '../aws/call.ts';
 import { syncDirectory } from '../files/durable.ts';
 import { type Database, DatabaseUnavailable } from './database.ts';
+import { onForgetting } from './forgetting.ts';
 import { sqliteDialect } from './sqlite-dialect.ts';
 
 /** Bounds of one group of work that shares a commit. */
@@ -34,6 +35,8 @@ export class SqliteDatabase implements Database {
   #closed = false;
   #depth = 0;
   #isUsable = true;
+  /** Whether the log may have something that was destroyed: at first, because the server may have died over it. */
+  #hasToForget = true;
 
   /** @throws when the file cannot be opened, or another process has it open */
   constructor(path: string) {
@@ -55,6 +58,10 @@ export class SqliteDatabase implements Database {
       throw error;
     }
     this.#db = new Kysely({ dialect: sqliteDialect(this.#sqlite) });
+    onForgetting(this.#db, () => {
+      this.#hasToForget = true;
+    });
+    this.#forget();
   }
 
   run<T>(work: (db: AnyDatabase) => Promise<T>, options: { atomic?: boolean } = {}): Promise<T> {
@@ -178,7 +185,19 @@ export class SqliteDatabase implements Database {
       this.#groupOpen = false;
     }
     this.#waiting = [];
+    if (this.#hasToForget) this.#forget();
     for (const waiter of waiting) waiter.resolve();
+  }
+
+  /**
+   * Brings all pages into the file, where they overwrite what was destroyed, and empties the log. Where that fails (the disk
+   * is full), the next group tries again: what is committed is durable in the log.
+   */
+  #forget(): void {
+    try {
+      this.#sqlite.exec('pragma wal_checkpoint(truncate)');
+      this.#hasToForget = false;
+    } catch {}
   }
 
   #undo(cause: unknown): void {

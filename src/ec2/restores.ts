@@ -1,6 +1,7 @@
 /** How a volume gets its content from a snapshot: usable at once, filled by its host on touch and in the background. */
 import type { Call } from '../aws/call.ts';
 import type { RestoreSource } from '../aws/host-protocol.ts';
+import { forgetForGood } from '../database/forgetting.ts';
 import { hostTopic, volumeTopic } from './host-store.ts';
 import { encryptionContext, rewrapDataKey, type WrappedDataKey } from './keys.ts';
 import { tables, type VolumeRow } from './records.ts';
@@ -145,6 +146,7 @@ export async function endRestore(call: Call, volume: VolumeRow): Promise<void> {
   if (volume.restore_snapshot_id === null) return;
   await dropTasks(call, { volumeId: volume.volume_id }, ['initializeVolume']);
   await endTaskGrants(call, volume.volume_id);
+  if (volume.restore_encrypted_data_key) forgetForGood(call.db);
   await tables(call)
     .updateTable('ec2_volumes')
     .set({ restore_snapshot_id: null, restore_size_gib: null, restore_encrypted_data_key: null })

@@ -1,6 +1,7 @@
 /** What follows when a snapshot is stored, or comes to nothing: its state, events, and those that wait for it. */
 import type { Call } from '../aws/call.ts';
 import type { SnapshotOutcome } from '../aws/host-protocol.ts';
+import { forgetForGood } from '../database/forgetting.ts';
 import { snapshotEvent, snapshotSource, snapshotsEvent, volumeEvent, volumeSource } from './events.ts';
 import { volumeTopic } from './host-store.ts';
 import { tables } from './records.ts';
@@ -16,6 +17,8 @@ const stateMessageMax = 1000;
 /** Everything of the snapshot is in the store. `call` acts in its account, as the service itself. */
 export async function completeSnapshot(call: Call, snapshot: SnapshotRow, outcome?: SnapshotOutcome): Promise<void> {
   const now = call.clock.now();
+  // The source's data key, which the copy's task has, ends with that.
+  if (snapshot.encrypted && snapshot.origin === 'copy') forgetForGood(call.db);
   await tables(call)
     .updateTable('ec2_snapshots')
     .set({
@@ -65,6 +68,7 @@ export async function failSnapshot(call: Call, snapshot: SnapshotRow, reason: st
   await dropTasks(call, { snapshotId: snapshot.snapshot_id }, ['createSnapshot', 'copySnapshot']);
   await endTaskGrants(call, snapshot.snapshot_id);
   await freeBlocks(call, snapshot, task?.host_id || snapshot.host_id || undefined, children);
+  if (snapshot.encrypted) forgetForGood(call.db);
   await tables(call)
     .updateTable('ec2_snapshots')
     .set({

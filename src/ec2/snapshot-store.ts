@@ -4,6 +4,7 @@ import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { CreateSnapshotTask } from '../aws/host-protocol.ts';
 import { newResourceId } from '../aws/ids.ts';
+import { forgetForGood } from '../database/forgetting.ts';
 import { snapshotsNotFound } from './errors.ts';
 import { type HostRow, preparedQuery, tables, type VolumeRow } from './records.ts';
 import type { NewSnapshotRow, SnapshotRow } from './snapshot-records.ts';
@@ -208,6 +209,7 @@ export async function removeSnapshot(call: Call, snapshot: SnapshotRow): Promise
     .executeTakeFirst();
   await dropTasks(call, { snapshotId }, ['createSnapshot', 'copySnapshot']);
   await endTaskGrants(call, snapshotId);
+  if (snapshot.encrypted) forgetForGood(call.db);
   await tables(call).deleteFrom('ec2_snapshots').where('snapshot_id', '=', snapshotId).execute();
   await tables(call).deleteFrom('ec2_snapshot_permissions').where('snapshot_id', '=', snapshotId).execute();
   await dropTags(call, snapshotId);

@@ -3,6 +3,7 @@ import { sql } from 'kysely';
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import { newResourceId } from '../aws/ids.ts';
+import { forgetForGood } from '../database/forgetting.ts';
 import { volumesNotFound } from './errors.ts';
 import { volumeEvent } from './events.ts';
 import { volumeTopic } from './host-store.ts';
@@ -162,6 +163,7 @@ export async function deleteVolume(call: Call, volume: VolumeRow): Promise<void>
       .execute();
     return;
   }
+  if (volume.encrypted) forgetForGood(call.db);
   await endRestore(call, volume);
   if (volume.image_host_id === null) return forgetVolume(call, volume, call.requestId);
   await tables(call)

@@ -10,6 +10,7 @@ import type { Kysely } from 'kysely';
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import { oneOf, required, structure } from '../aws/validate.ts';
+import { forgetForGood } from '../database/forgetting.ts';
 import { keyIdText } from './constraints.ts';
 import { keyNotFound } from './identifiers.ts';
 import { keyOperation } from './key-operation.ts';
@@ -139,6 +140,7 @@ export async function withWrappingKey<T>(
     .where('wrapping_id', '=', token.wrappingId)
     .returning(['algorithm', 'sealed'])
     .executeTakeFirst();
+  forgetForGood(call.db);
   if (!row)
     throw new AwsError(
       'InvalidImportTokenException',
@@ -165,6 +167,10 @@ function openToken({ rootKey }: KeyStore, token: Uint8Array): Token | undefined 
 export async function removeExpiredWrappingKeys(call: Call): Promise<void> {
   await call.transaction(async (inside) => {
     const kms: Kysely<KmsTables> = inside.db;
-    await kms.deleteFrom('kms_wrapping_keys').where('expires_at', '<=', call.clock.now()).execute();
+    const { numDeletedRows } = await kms
+      .deleteFrom('kms_wrapping_keys')
+      .where('expires_at', '<=', call.clock.now())
+      .executeTakeFirstOrThrow();
+    if (numDeletedRows > 0n) forgetForGood(inside.db);
   });
 }

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type { Kysely, Selectable } from 'kysely';
 import type { AnyDatabase } from '../aws/call.ts';
 import type { RootKey } from '../crypto/root-key.ts';
+import { forgetForGood } from '../database/forgetting.ts';
 import { uuidText } from './key-ids.ts';
 import type { Material } from './key-specs.ts';
 import { Lru } from './lru.ts';
@@ -144,6 +145,7 @@ export class MaterialStore {
   /** Destroys the bytes of a material, here and in memory; that the key has had it stays known. */
   async empty(db: AnyDatabase, key: KeyName, materialId: string): Promise<void> {
     this.#unsealed.delete(cacheKey(key.region, materialId));
+    forgetForGood(db);
     await this.#update(db, key, materialId, { sealed: null, public_key: null, expires_at: null });
   }
 
@@ -151,6 +153,7 @@ export class MaterialStore {
   async remove(db: AnyDatabase, key: KeyName, materialId: string): Promise<void> {
     const kms: Kysely<KmsTables> = db;
     this.#unsealed.delete(cacheKey(key.region, materialId));
+    forgetForGood(db);
     await kms
       .deleteFrom('kms_material')
       .where('key_id', '=', key.key_id)
@@ -161,6 +164,7 @@ export class MaterialStore {
 
   async removeAll(db: AnyDatabase, key: KeyName): Promise<void> {
     const kms: Kysely<KmsTables> = db;
+    forgetForGood(db);
     const rows = await kms
       .deleteFrom('kms_material')
       .where('key_id', '=', key.key_id)
