@@ -4,6 +4,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import {
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -492,6 +493,30 @@ describe('a volume that is made from a snapshot', () => {
     await again.release();
     rmSync(join(directory, 'vol-1.map'));
     await expect(open('vol-1', { hasImage: true, restore: restore() })).rejects.toMatchObject({ code: 'MapMissing' });
+  });
+
+  it('takes nothing from another store that has come into the place of the right one', async () => {
+    const store = await openStore(storeLocation);
+    const { id } = store;
+    store.close();
+    await (await open('vol-1', { restore: { ...restore(4), storeId: id } })).release();
+    const other = join(directory, 'other');
+    (await openStore(other)).close();
+    copyFileSync(join(other, 'store.json'), join(storeLocation, 'store.json'));
+    await expect(open('vol-2', { restore: { ...restore(), storeId: id } })).rejects.toMatchObject({
+      code: 'Unavailable',
+      message: expect.not.stringContaining(directory),
+      detail: expect.stringContaining(storeLocation),
+    });
+    const volume = await open('vol-1', { hasImage: true, restore: { ...restore(), storeId: id } });
+    await expect
+      .poll(() => volume.restoreProgress().trouble, { timeout: 60_000 })
+      .toMatchObject({
+        code: 'Unavailable',
+      });
+    const { error, message } = await (await connect(volume, 'one')).read(0, sizeBytes);
+    expect(error).toBe(5);
+    expect(message).not.toContain(directory);
   });
 
   it('answers EIO for a block that was altered, names it, and serves the others', async () => {
