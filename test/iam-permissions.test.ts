@@ -221,6 +221,57 @@ describe('SimulatePrincipalPolicy', () => {
     expect(await simulate(alice.arn, { MaxItems: 1 })).toHaveLength(1);
     await expect(simulate(`arn:aws:iam::${account}:user/nobody`)).rejects.toMatchObject({ code: 'NoSuchEntity' });
   });
+
+  it('decides with the policy of a resource as requests are decided', async () => {
+    const alice = await user('alice', allow('kms:*'));
+    const onKey = (...statements: Statement[]) => ({ ResourceArns: [keyArn], ResourcePolicy: policy(...statements) });
+    const to = (AWS: string, statement: Statement) => ({ ...statement, Principal: { AWS } });
+    const theAccount = `arn:aws:iam::${account}:root`;
+    expect(decisions(await simulate(alice.arn, onKey(to(theAccount, allow('kms:Encrypt')))))).toEqual([
+      'allowed',
+      'implicitDeny',
+    ]);
+    expect(
+      decisions(await simulate(alice.arn, onKey(to(theAccount, allow('kms:*')), to(alice.arn, deny('kms:Decrypt'))))),
+    ).toEqual(['allowed', 'explicitDeny']);
+    const bob = await user('bob');
+    const [byKey, not] = await simulate(bob.arn, onKey(to(bob.arn, allow('kms:Encrypt'))));
+    expect(byKey).toMatchObject({
+      EvalDecision: 'allowed',
+      MatchedStatements: [{ SourcePolicyId: 'ResourcePolicy', SourcePolicyType: 'resource' }],
+    });
+    expect(not).toMatchObject({ EvalDecision: 'implicitDeny', MatchedStatements: [] });
+    const asAlice = { ...onKey(to(alice.arn, allow('kms:Encrypt'))), CallerArn: alice.arn };
+    expect(decisions(await simulate(bob.arn, asAlice))).toEqual(['allowed', 'implicitDeny']);
+  });
+
+  it('asks both sides where the resource is another account’s', async () => {
+    const alice = await user('alice', allow('kms:Encrypt'));
+    const elsewhere = keyArn.replace(account, '210987654321');
+    const ResourcePolicy = policy({ ...allow('kms:*'), Principal: { AWS: account } });
+    const results = await simulate(alice.arn, { ResourceArns: [elsewhere], ResourcePolicy });
+    expect(decisions(results)).toEqual(['allowed', 'implicitDeny']);
+    const owned = { ResourcePolicy: policy({ ...allow('kms:*'), Principal: { AWS: alice.arn } }) };
+    expect(decisions(await simulate(alice.arn, { ...owned, ResourceOwner: '210987654321' }))).toEqual([
+      'allowed',
+      'implicitDeny',
+    ]);
+    expect(decisions(await simulate(alice.arn, owned))).toEqual(['allowed', 'allowed']);
+  });
+
+  it('must know who calls where the policy of a resource is to name the caller', async () => {
+    await iam('CreateGroup', { GroupName: 'ops' });
+    const ResourcePolicy = policy({ ...allow('kms:*'), Principal: '*' });
+    const ops = `arn:aws:iam::${account}:group/ops`;
+    const invalid = { code: 'InvalidInput' };
+    await expect(simulate(ops, { ResourcePolicy })).rejects.toMatchObject(invalid);
+    await expect(simulate(ops, { ResourcePolicy, CallerArn: ops })).rejects.toMatchObject(invalid);
+    const CallerArn = `arn:aws:iam::${account}:user/anyone`;
+    await expect(simulate(ops, { ResourcePolicy: policy(allow('kms:*')), CallerArn })).rejects.toMatchObject({
+      code: 'MalformedPolicyDocument',
+    });
+    expect(decisions(await simulate(ops, { ResourcePolicy, CallerArn }))).toEqual(['allowed', 'allowed']);
+  });
 });
 
 describe('nobody gets further', () => {

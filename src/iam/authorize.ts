@@ -38,14 +38,17 @@ export async function authorize(call: Call, request: AccessRequest): Promise<Den
 
 const unlimited: Permissions = { identity: [], boundary: undefined, session: undefined, tags: {} };
 
-/** The decision, given the caller's own policies. */
+/**
+ * The decision, given the caller's own policies.
+ * @param context what conditions are compared with, where it isn't what the call and the request say (a simulation)
+ */
 export async function decide(
   call: Call,
   request: AccessRequest,
   permissions: Permissions,
+  context: RequestContext = lazyContext(call, request, permissions.tags),
 ): Promise<Denial | undefined> {
   const { principal } = call;
-  const context = lazyContext(call, request, permissions.tags);
   // The rule for AWS managed keys is `onlyVia`; their policy says the same in conditions.
   const byResource: Verdict | undefined =
     request.resourcePolicy && request.onlyVia === undefined

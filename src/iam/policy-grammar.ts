@@ -51,6 +51,17 @@ export function parseTrustPolicy(text: string): PolicyDocument {
   return document;
 }
 
+/**
+ * Checks a policy that is to be on a resource, whichever it is.
+ * @throws {AwsError} MalformedPolicyDocument
+ */
+export function parseResourcePolicy(text: string): PolicyDocument {
+  const { document, statements } = parse(text);
+  if (statements.some(({ Principal, NotPrincipal }) => principalFault(Principal ?? NotPrincipal) !== undefined))
+    throw malformedPolicy('Policy contains a statement with one or more invalid principals.');
+  return document;
+}
+
 function parse(text: string): { document: PolicyDocument; statements: readonly PolicyStatement[] } {
   const { document, statements } = parsePolicyDocument(text, refusal);
   const sids = new Set<string>();

@@ -1,5 +1,6 @@
 /**
- * SimulatePrincipalPolicy and SimulateCustomPolicy: what policies would decide, without asking for anything.
+ * SimulatePrincipalPolicy and SimulateCustomPolicy: what policies would decide, without asking for anything. The decision is
+ * the one that requests get (authorize.ts), with the context that the simulation gives.
  * Source: IAM API reference, SimulatePrincipalPolicy.
  */
 import type {
@@ -10,18 +11,20 @@ import type {
   SimulatePrincipalPolicyRequest,
   Statement,
 } from '@aws-sdk/client-iam';
-import type { Call } from '../aws/call.ts';
+import { parseArn } from '../aws/arn.ts';
+import type { Call, Principal } from '../aws/call.ts';
 import { type AccessRequest, operation, type PolicyDocument } from '../aws/service.ts';
 import { list, required, text } from '../aws/validate.ts';
 import { lowerCaseAscii } from '../aws/wildcard.ts';
+import { decide } from './authorize.ts';
 import { check, invalidInput, noSuchEntity } from './errors.ts';
 import { arnText, iamAccess, tablesOf } from './identities.ts';
 import { type PageInput, pageAfter, pageOf, pageRules } from './paging.ts';
 import type { RequestContext } from './policy/context.ts';
-import { evaluateIdentityPolicy } from './policy/evaluate.ts';
+import { evaluateIdentityPolicy, evaluateResourcePolicy } from './policy/evaluate.ts';
 import { policyText } from './policy-documents.ts';
-import { parseIdentityPolicy } from './policy-grammar.ts';
-import { identityArn } from './principals.ts';
+import { parseIdentityPolicy, parseResourcePolicy } from './policy-grammar.ts';
+import { identityArn, userPrincipal } from './principals.ts';
 import type { Identity } from './records.ts';
 
 /** A policy and the name by which results refer to it. */
@@ -34,6 +37,8 @@ interface NamedDocument {
 interface Source {
   readonly policies: readonly NamedDocument[];
   readonly boundaries: readonly NamedDocument[];
+  /** Who it is, if it can make requests. */
+  readonly user: Principal | undefined;
   /** Condition keys that follow from who it is. */
   readonly known: Readonly<Record<string, string>>;
 }
@@ -45,6 +50,8 @@ const commonRules = {
   PolicyInputList: list(policyText, { max: 50 }),
   PermissionsBoundaryPolicyInputList: list(policyText, { max: 1 }),
   ResourcePolicy: policyText,
+  ResourceOwner: text({ min: 1, max: 2048 }),
+  CallerArn: text({ min: 1, max: 2048 }),
 };
 
 export const simulatePrincipalPolicy = operation<
@@ -74,24 +81,27 @@ export const simulateCustomPolicy = operation<SimulateCustomPolicyRequest, Simul
   effect: 'reads',
   resolve: (_call, input) => check(input, { ...commonRules, PolicyInputList: required(commonRules.PolicyInputList) }),
   access: (call) => [iamAccess(call, 'SimulateCustomPolicy', '*')],
-  handle: (call, input) => simulate(call, input, { policies: [], boundaries: [], known: {} }),
+  handle: (call, input) => simulate(call, input, { policies: [], boundaries: [], user: undefined, known: {} }),
   record: (_call, input) => ({ requestParameters: { actionNames: input.ActionNames } }),
 });
 
 type Input = Omit<SimulateCustomPolicyRequest, 'PolicyInputList'> & { PolicyInputList?: string[] | undefined };
 
-function simulate(call: Call, input: Input, source: Source): SimulatePolicyResponse {
-  // To leave it out of the decision would be to answer wrongly.
-  if (input.ResourcePolicy) throw invalidInput('Resource policies are not simulated here: leave out ResourcePolicy.');
+async function simulate(call: Call, input: Input, source: Source): Promise<SimulatePolicyResponse> {
   const given = (documents: readonly string[] | undefined, prefix: string): readonly NamedDocument[] =>
     (documents ?? []).map((document, index) => ({
       name: `${prefix}.${index + 1}`,
       type: 'none' as const,
       document: parseIdentityPolicy(document),
     }));
-  const policies = [...source.policies, ...given(input.PolicyInputList, 'PolicyInputList')];
   const boundaryInput = given(input.PermissionsBoundaryPolicyInputList, 'PermissionsBoundaryPolicyInputList');
-  const boundaries = boundaryInput.length > 0 ? boundaryInput : source.boundaries;
+  const setting: Setting = {
+    call: { ...call, principal: callerOf(call, input, source), via: undefined },
+    policies: [...source.policies, ...given(input.PolicyInputList, 'PolicyInputList')],
+    boundary: (boundaryInput[0] ?? source.boundaries[0])?.document,
+    resourcePolicy: input.ResourcePolicy === undefined ? undefined : parseResourcePolicy(input.ResourcePolicy),
+    owner: ownerOf(input.ResourceOwner),
+  };
   const pairs = input.ActionNames!.flatMap((action) =>
     (input.ResourceArns?.length ? input.ResourceArns : ['*']).map((resource) => ({ action, resource })),
   );
@@ -104,37 +114,86 @@ function simulate(call: Call, input: Input, source: Source): SimulatePolicyRespo
     ({ key }) => key,
   );
   // Only what is shown is evaluated, so that a request's cost has a bound.
-  const results = rows.map(({ action, resource }) => {
-    const request: AccessRequest = { action, resource, resourceAccount: call.account };
-    return evaluate(request, contextOf(source.known, input.ContextEntries ?? []), policies, boundaries);
-  });
+  const results: EvaluationResult[] = [];
+  for (const { action, resource } of rows)
+    results.push(await evaluate(setting, action, resource, contextOf(source.known, input.ContextEntries ?? [])));
   return { EvaluationResults: results, ...rest };
 }
 
-function evaluate(
-  request: AccessRequest,
+/** What is the same for all the requests of a simulation. */
+interface Setting {
+  readonly call: Call;
+  readonly policies: readonly NamedDocument[];
+  readonly boundary: PolicyDocument | undefined;
+  readonly resourcePolicy: PolicyDocument | undefined;
+  /** The account of resources whose ARNs have none. */
+  readonly owner: string | undefined;
+}
+
+/**
+ * Who makes the simulated requests. Where no policy on the resource is to name the caller, it doesn't matter who it is.
+ * @throws {AwsError} InvalidInput
+ */
+function callerOf(call: Call, { CallerArn, ResourcePolicy }: Input, { user }: Source): Principal {
+  const account = CallerArn === undefined ? undefined : /^arn:[^:]*:iam::(\d{12}):user\/.+$/.exec(CallerArn)?.[1];
+  if (CallerArn !== undefined && account === undefined)
+    throw invalidInput(`Invalid Entity Arn: ${CallerArn} does not clearly define entity type and name.`);
+  if (account !== undefined && CallerArn !== user?.arn)
+    return { type: 'IAMUser', account, arn: CallerArn!, principalId: CallerArn! };
+  if (user) return user;
+  if (ResourcePolicy !== undefined)
+    throw invalidInput('CallerArn is required with a ResourcePolicy, unless PolicySourceArn is the ARN of a user.');
+  return { type: 'IAMUser', account: call.account, arn: '', principalId: '' };
+}
+
+/** @param owner an ARN of the account, or its number */
+function ownerOf(owner: string | undefined): string | undefined {
+  if (owner === undefined) return undefined;
+  const account = parseArn(owner)?.account ?? owner;
+  if (!/^\d{12}$/.test(account)) throw invalidInput(`Invalid ResourceOwner: ${owner}.`);
+  return account;
+}
+
+/** Services whose resources are closed to their own account, too, unless their policy opens them. */
+const opensByPolicyOnly = /^(?:kms|sts):/i;
+
+async function evaluate(
+  { call, policies, boundary, resourcePolicy, owner }: Setting,
+  action: string,
+  resource: string,
   context: RequestContext & { missing: () => string[] },
-  policies: readonly NamedDocument[],
-  boundaries: readonly NamedDocument[],
-): EvaluationResult {
-  const verdicts = policies.map((policy) => ({
-    policy,
-    effect: evaluateIdentityPolicy(policy.document, request, context).effect,
+): Promise<EvaluationResult> {
+  const { principal } = call;
+  const ownAccount = resourcePolicy ? parseArn(resource)?.account || owner : undefined;
+  const asked: AccessRequest = { action, resource, resourceAccount: ownAccount ?? principal.account };
+  const byResource =
+    resourcePolicy && evaluateResourcePolicy(resourcePolicy, principal, asked, context, boundary !== undefined);
+  const counts = resourcePolicy && (byResource!.effect !== 'silent' || opensByPolicyOnly.test(action));
+  const request = counts ? { ...asked, resourcePolicy } : asked;
+  const identity = policies.map(({ document }) => document);
+  const denial = await decide(call, request, { identity, boundary, session: undefined, tags: {} }, context);
+  const verdicts = policies.map(({ name, type, document }) => ({
+    source: { SourcePolicyId: name, SourcePolicyType: type },
+    effect: evaluateIdentityPolicy(document, request, context).effect,
   }));
-  const limits = boundaries.map(({ document }) => evaluateIdentityPolicy(document, request, context).effect);
-  const isWithin = limits.every((effect) => effect === 'allow');
-  const isDenied = verdicts.some(({ effect }) => effect === 'deny') || limits.includes('deny');
-  const isAllowed = verdicts.some(({ effect }) => effect === 'allow') && isWithin;
-  const deciding = isDenied ? 'deny' : 'allow';
+  if (byResource)
+    verdicts.push({
+      source: { SourcePolicyId: 'ResourcePolicy', SourcePolicyType: 'resource' },
+      effect: byResource.effect,
+    });
+  const isDenied = denial?.explicit || byResource?.effect === 'deny';
+  const isWithin = boundary && evaluateIdentityPolicy(boundary, request, context).effect === 'allow';
   return {
-    EvalActionName: request.action,
-    EvalResourceName: request.resource,
-    EvalDecision: isDenied ? 'explicitDeny' : isAllowed ? 'allowed' : 'implicitDeny',
+    EvalActionName: action,
+    EvalResourceName: resource,
+    EvalDecision: isDenied ? 'explicitDeny' : denial ? 'implicitDeny' : 'allowed',
     MatchedStatements: verdicts
-      .filter(({ effect }) => effect === deciding)
-      .map(({ policy }) => ({ SourcePolicyId: policy.name, SourcePolicyType: policy.type })),
+      .filter(({ effect }) => effect === (isDenied ? 'deny' : 'allow'))
+      .map(({ source }) => source),
     MissingContextValues: context.missing(),
-    ...(boundaries.length > 0 ? { PermissionsBoundaryDecisionDetail: { AllowedByPermissionsBoundary: isWithin } } : {}),
+    ...(isWithin === undefined
+      ? {}
+      : { PermissionsBoundaryDecisionDetail: { AllowedByPermissionsBoundary: isWithin } }),
   };
 }
 
@@ -198,6 +257,7 @@ async function sourceOf(call: Call, identity: Identity): Promise<Source> {
   return {
     policies,
     boundaries: identity.boundary_arn ? [await managed(call, identity.boundary_arn)] : [],
+    user: isUser ? userPrincipal(identity) : undefined,
     known: {
       'aws:PrincipalAccount': identity.account,
       'aws:PrincipalArn': identityArn(identity),
