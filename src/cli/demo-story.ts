@@ -1,19 +1,14 @@
 /** The story that `coffer demo` tells. */
-import { createDecipheriv, randomBytes } from 'node:crypto';
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { CloudTrailClient, LookupEventsCommand } from '@aws-sdk/client-cloudtrail';
 import {
-  AttachVolumeCommand,
   CreateVolumeCommand,
-  DeleteVolumeCommand,
-  DescribeVolumesCommand,
-  DetachVolumeCommand,
   EC2Client,
   RunInstancesCommand,
   StartInstancesCommand,
   StopInstancesCommand,
-  TerminateInstancesCommand,
 } from '@aws-sdk/client-ec2';
 import {
   CreateAliasCommand,
@@ -22,11 +17,13 @@ import {
   DisableKeyCommand,
   EnableKeyCommand,
   KMSClient,
-  ScheduleKeyDeletionCommand,
 } from '@aws-sdk/client-kms';
 import type { ListEventsOutput } from '../events/list.ts';
 import type { Connection } from './connection.ts';
+import { decryptUnits, fileContains, filesUnder, readAt, settles } from './demo-evidence.ts';
 import type { Narrator } from './demo-narrator.ts';
+import { tellOfSnapshots } from './demo-snapshots.ts';
+import { Stage } from './demo-stage.ts';
 import { CommandError, exitCodes } from './errors.ts';
 import { NbdClient } from './nbd-client.ts';
 
@@ -42,15 +39,28 @@ export interface VolumeInspection {
 const imageId = 'ami-0c0ffe00000000000';
 const device = '/dev/sdf';
 const mebibyte = 1024 * 1024;
-const settleMs = 10_000;
 
 /**
+ * Tells the story, and deletes what it made, also when it comes to no good end.
  * @param ownDataDir the data directory of a server that belongs to the demo: then all of it is searched for plaintext
  */
 export async function tellStory(connection: Connection, tell: Narrator, ownDataDir?: string): Promise<void> {
   const configuration = connection.sdkConfiguration();
-  const kms = new KMSClient(configuration);
-  const ec2 = new EC2Client(configuration);
+  const stage = new Stage(new EC2Client(configuration), new KMSClient(configuration));
+  try {
+    await play(stage, connection, tell, ownDataDir);
+  } catch (error) {
+    if (!ownDataDir) await stage.clear().catch(() => {});
+    throw error;
+  } finally {
+    stage.ec2.destroy();
+    stage.kms.destroy();
+  }
+}
+
+async function play(stage: Stage, connection: Connection, tell: Narrator, ownDataDir?: string): Promise<void> {
+  const { ec2, kms } = stage;
+  const configuration = connection.sdkConfiguration();
   const trail = new CloudTrailClient(configuration);
   const alias = `alias/demo-${randomBytes(4).toString('hex')}`;
   const zone = `${connection.region}a`;
@@ -59,6 +69,7 @@ export async function tellStory(connection: Connection, tell: Narrator, ownDataD
   tell.chapter('A key of my own');
   tell.doing(`aws kms create-key;  aws kms create-alias --alias-name ${alias} --target-key-id …`);
   const key = (await kms.send(new CreateKeyCommand({ Description: 'coffer demo' }))).KeyMetadata!;
+  stage.keys.push(key.KeyId!);
   await kms.send(new CreateAliasCommand({ AliasName: alias, TargetKeyId: key.KeyId }));
   tell.claim('the key is there and enabled', key.KeyState === 'Enabled', key.Arn);
 
@@ -75,9 +86,14 @@ export async function tellStory(connection: Connection, tell: Narrator, ownDataD
       }),
     )
   ).Instances![0]!.InstanceId!;
+  stage.instance = instance;
   tell.doing(`aws ec2 create-volume --size 1 --availability-zone ${zone} --encrypted --kms-key-id ${alias}`);
-  const create = () =>
-    ec2.send(new CreateVolumeCommand({ Size: 1, AvailabilityZone: zone, Encrypted: true, KmsKeyId: alias }));
+  const create = async () => {
+    const request = { Size: 1, AvailabilityZone: zone, Encrypted: true, KmsKeyId: alias };
+    const made = await ec2.send(new CreateVolumeCommand(request));
+    stage.volumes.push(made.VolumeId!);
+    return made;
+  };
   const created = await create();
   const volume = created.VolumeId!;
   const other = (await create()).VolumeId!;
@@ -98,17 +114,15 @@ export async function tellStory(connection: Connection, tell: Narrator, ownDataD
       exitCodes.unavailable,
     );
   }
-  const socket = join(dataDir, 'instances', instance, device);
-  const state = async () =>
-    (await ec2.send(new DescribeVolumesCommand({ VolumeIds: [volume] }))).Volumes![0]!.Attachments?.[0]?.State;
-  const attach = async (volumeId: string, to = device) => {
-    await ec2.send(new AttachVolumeCommand({ VolumeId: volumeId, InstanceId: instance, Device: to }));
-  };
-  const attached = () => settles(async () => (await state()) === 'attached' && existsSync(socket));
-  const gone = () => settles(async () => (await state()) === undefined && !existsSync(socket));
+  stage.dataDir = dataDir;
+  const socket = stage.socket(device);
   tell.doing(`aws ec2 attach-volume --volume-id ${volume} --instance-id ${instance} --device ${device}`);
-  await attach(volume);
-  tell.claim('it is attached, and served over NBD', await attached(), `nbd+unix:///?socket=${socket}`);
+  await stage.attach(volume, device);
+  tell.claim(
+    'it is attached, and served over NBD',
+    await stage.attached(volume, device),
+    `nbd+unix:///?socket=${socket}`,
+  );
 
   tell.chapter('Data goes in, ciphertext comes to rest');
   const marker = `the plaintext of ${volume}, `.repeat(200).slice(0, 4096);
@@ -144,13 +158,24 @@ export async function tellStory(connection: Connection, tell: Narrator, ownDataD
   tell.chapter('Detach, attach again');
   await nbd.close();
   tell.doing(`aws ec2 detach-volume --volume-id ${volume}`);
-  await ec2.send(new DetachVolumeCommand({ VolumeId: volume }));
-  tell.claim('the socket is gone, and with it the data key', await gone());
-  await attach(volume);
-  await attached();
+  tell.claim('the socket is gone, and with it the data key', await stage.detach(volume, device));
+  await stage.attach(volume, device);
+  await stage.attached(volume, device);
   nbd = await NbdClient.connect(socket);
   tell.claim('attached again, the data is there', (await nbd.read(at, written.length)).equals(written));
 
+  const copy = await tellOfSnapshots({
+    connection,
+    stage,
+    tell,
+    volume,
+    image,
+    nbd,
+    written: { at, bytes: written, needle },
+    alias: `${alias}-copy`,
+    zone,
+    ownDataDir,
+  });
   tell.chapter('Every step is on record');
   for (const EventName of ['GenerateDataKeyWithoutPlaintext', 'CreateGrant', 'Decrypt']) {
     tell.doing(`aws cloudtrail lookup-events --lookup-attributes AttributeKey=EventName,AttributeValue=${EventName}`);
@@ -162,7 +187,9 @@ export async function tellStory(connection: Connection, tell: Narrator, ownDataD
     );
     const record = (found.Events ?? [])
       .map((event) => JSON.parse(event.CloudTrailEvent!))
-      .find((record) => JSON.stringify(record.requestParameters ?? {}).includes(`"aws:ebs:id":"${volume}"`));
+      .filter((record) => JSON.stringify(record.requestParameters ?? {}).includes(`"aws:ebs:id":"${volume}"`))
+      // The first of them: the data key was asked for before there was anything else to decrypt with it.
+      .at(-1);
     tell.claim(`${EventName} names the volume`, record !== undefined, record?.userIdentity?.arn);
   }
 
@@ -187,7 +214,16 @@ export async function tellStory(connection: Connection, tell: Narrator, ownDataD
     );
   };
   await refuses('a new volume', create);
-  await refuses('attaching another volume', () => attach(other, '/dev/sdg'));
+  await refuses('attaching another volume', () => stage.attach(other, '/dev/sdg'));
+  await stage.attach(copy, '/dev/sdh');
+  await stage.attached(copy, '/dev/sdh');
+  const restored = await NbdClient.connect(stage.socket('/dev/sdh'));
+  tell.claim(
+    'the volume from the snapshot is under the other key: it is attached, and has the data',
+    (await restored.read(at, written.length)).equals(written),
+  );
+  await restored.close();
+  await stage.detach(copy, '/dev/sdh');
   tell.doing(`aws ec2 stop-instances --instance-ids ${instance};  aws ec2 start-instances …`);
   await ec2.send(new StopInstancesCommand({ InstanceIds: [instance] }));
   await settles(() => !existsSync(socket));
@@ -211,7 +247,7 @@ export async function tellStory(connection: Connection, tell: Narrator, ownDataD
   tell.chapter('The key is enabled again');
   await kms.send(new EnableKeyCommand({ KeyId: key.KeyId }));
   await ec2.send(new StartInstancesCommand({ InstanceIds: [instance] }));
-  await attached();
+  await stage.attached(volume, device);
   nbd = await NbdClient.connect(socket);
   tell.claim(
     'the instance starts, and all the data is there',
@@ -220,77 +256,12 @@ export async function tellStory(connection: Connection, tell: Narrator, ownDataD
   await nbd.close();
 
   tell.chapter('Cleaning up');
-  await ec2.send(new TerminateInstancesCommand({ InstanceIds: [instance] }));
-  await gone();
-  await settles(
-    async () =>
-      (await ec2.send(new DescribeVolumesCommand({ VolumeIds: [volume] }))).Volumes![0]!.State === 'available',
-  );
-  for (const VolumeId of [volume, other]) await ec2.send(new DeleteVolumeCommand({ VolumeId }));
-  await kms.send(new ScheduleKeyDeletionCommand({ KeyId: key.KeyId, PendingWindowInDays: 7 }));
+  await stage.clear();
   tell.claim('a deleted volume leaves no image', await settles(() => !existsSync(image)));
-  for (const client of [kms, ec2, trail]) client.destroy();
-}
-
-/** Waits until `condition` holds, for a while; whether it came to hold. */
-async function settles(condition: () => boolean | Promise<boolean>): Promise<boolean> {
-  const deadline = Date.now() + settleMs;
-  while (!(await condition())) {
-    if (Date.now() > deadline) return false;
-    await new Promise((wake) => setTimeout(wake, 25));
+  const blocks = join(dataDir, 'snapshots', 'blocks');
+  if (existsSync(blocks)) {
+    const areGone = () => stage.snapshots.every((id) => !existsSync(join(blocks, id)));
+    tell.claim('a deleted snapshot leaves no blocks', await settles(areGone));
   }
-  return true;
-}
-
-function readAt(path: string, offset: number, length: number): Buffer {
-  const bytes = Buffer.alloc(length);
-  const file = openSync(path, 'r');
-  try {
-    readSync(file, bytes, 0, length, offset);
-  } finally {
-    closeSync(file);
-  }
-  return bytes;
-}
-
-/**
- * AES-256-XTS as docs/volume-image.md has it: the tweak is the number of the data unit, 128 bits, little-endian.
- */
-function decryptUnits(ciphertext: Buffer, dataKey: Uint8Array, offset: number, unitBytes: number): Buffer {
-  const plaintext: Buffer[] = [];
-  for (let at = 0; at < ciphertext.length; at += unitBytes) {
-    const tweak = Buffer.alloc(16);
-    tweak.writeBigUInt64LE(BigInt((offset + at) / unitBytes));
-    const decipher = createDecipheriv('aes-256-xts', dataKey, tweak);
-    plaintext.push(decipher.update(ciphertext.subarray(at, at + unitBytes)), decipher.final());
-  }
-  return Buffer.concat(plaintext);
-}
-
-function filesUnder(directory: string): string[] {
-  return readdirSync(directory, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name));
-}
-
-/** Searches the parts of a file that hold data; images are sparse and mostly holes, which read as zeros quickly. */
-function fileContains(path: string, needle: Buffer): boolean {
-  const stepBytes = 64 * mebibyte;
-  const overlapBytes = needle.length - 1;
-  if (path.endsWith('.img')) return imageContains(path, needle, stepBytes, overlapBytes);
-  return readFileSync(path).includes(needle);
-}
-
-function imageContains(path: string, needle: Buffer, stepBytes: number, overlapBytes: number): boolean {
-  const buffer = Buffer.alloc(stepBytes);
-  const file = openSync(path, 'r');
-  try {
-    for (let offset = 0; ; offset += stepBytes - overlapBytes) {
-      const length = readSync(file, buffer, 0, stepBytes, offset);
-      if (buffer.subarray(0, length).includes(needle)) return true;
-      if (length < stepBytes) return false;
-    }
-  } finally {
-    closeSync(file);
-  }
+  trail.destroy();
 }

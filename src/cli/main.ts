@@ -29,7 +29,7 @@ const commands: Readonly<Record<string, { about: string; load: () => Promise<Com
     load: async () => (await import('./host.ts')).hostCommand(),
   },
   demo: {
-    about: 'Tell the whole story in half a minute: key, volume, data, trail, and what a disabled key does.',
+    about: 'Tell the whole story in half a minute: key, volume, data, snapshots, trail, and what a disabled key does.',
     load: async () => (await import('./demo.ts')).demoCommand(),
   },
   status: {

@@ -1,0 +1,74 @@
+/** How `coffer demo` looks for itself at what lies on disk, without Coffer's own code. */
+import { createDecipheriv } from 'node:crypto';
+import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
+import { join } from 'node:path';
+
+/** As much as stays in a processor's cache: images are mostly holes, and clearing memory for them is all it costs. */
+const stepBytes = 1024 * 1024;
+const patienceMs = 20_000;
+
+/** Waits until `condition` holds, for a while; whether it came to hold. */
+export async function settles(condition: () => boolean | Promise<boolean>): Promise<boolean> {
+  const deadline = Date.now() + patienceMs;
+  while (!(await condition())) {
+    if (Date.now() > deadline) return false;
+    await new Promise((wake) => setTimeout(wake, 25));
+  }
+  return true;
+}
+
+export function readAt(path: string, offset: number, length: number): Buffer {
+  const bytes = Buffer.alloc(length);
+  const file = openSync(path, 'r');
+  try {
+    readSync(file, bytes, 0, length, offset);
+  } finally {
+    closeSync(file);
+  }
+  return bytes;
+}
+
+/**
+ * AES-256-XTS as docs/volume-image.md has it: the tweak is the number of the data unit, 128 bits, little-endian.
+ */
+export function decryptUnits(ciphertext: Buffer, dataKey: Uint8Array, offset: number, unitBytes: number): Buffer {
+  const plaintext: Buffer[] = [];
+  for (let at = 0; at < ciphertext.length; at += unitBytes) {
+    const tweak = Buffer.alloc(16);
+    tweak.writeBigUInt64LE(BigInt((offset + at) / unitBytes));
+    const decipher = createDecipheriv('aes-256-xts', dataKey, tweak);
+    plaintext.push(decipher.update(ciphertext.subarray(at, at + unitBytes)), decipher.final());
+  }
+  return Buffer.concat(plaintext);
+}
+
+export function filesUnder(directory: string): string[] {
+  return readdirSync(directory, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name));
+}
+
+/** False for a file that is gone by now, as those that are being renamed. */
+export function fileContains(path: string, needle: Buffer): boolean {
+  try {
+    return path.endsWith('.img') ? imageContains(path, needle) : readFileSync(path).includes(needle);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+function imageContains(path: string, needle: Buffer): boolean {
+  const overlapBytes = needle.length - 1;
+  const buffer = Buffer.alloc(stepBytes);
+  const file = openSync(path, 'r');
+  try {
+    for (let offset = 0; ; offset += stepBytes - overlapBytes) {
+      const length = readSync(file, buffer, 0, stepBytes, offset);
+      if (buffer.subarray(0, length).includes(needle)) return true;
+      if (length < stepBytes) return false;
+    }
+  } finally {
+    closeSync(file);
+  }
+}
