@@ -6,6 +6,9 @@ import { type Change, fillFromWrite } from './contents.ts';
 /** The connection is gone: what was asked for may have been done or not. */
 export class Disconnected extends Error {}
 
+/** An answer that says that the volume can't do it. */
+export class IoError extends Error {}
+
 /** What a server may answer that is about to close the export. */
 const shutdownErrno = 108;
 const answerTimeoutMs = 60_000;
@@ -40,6 +43,8 @@ export class Connection {
     await this.#ask(() => {
       if (kind === 'trim') return this.#client.request(command.trim, offset, length, flags);
       if (kind === 'zero') return this.#client.request(command.writeZeroes, offset, length, flags);
+      if (kind === 'allocate')
+        return this.#client.request(command.writeZeroes, offset, length, flags | commandFlag.noHole);
       const data = Buffer.allocUnsafe(length);
       fillFromWrite(data, write, offset);
       return this.#client.write(offset, data, flags);
@@ -64,7 +69,7 @@ export class Connection {
     try {
       const answer = await Promise.race([request(), this.#gone, late]);
       if (answer.error === shutdownErrno) throw new Disconnected('the export is being closed');
-      if (answer.error !== 0) throw new Error(`${what}: error ${answer.error} ${answer.message}`);
+      if (answer.error !== 0) throw new IoError(`${what}: error ${answer.error} ${answer.message}`);
       return answer;
     } catch (error) {
       // TestClient's own error when the socket ends in the middle of an answer.

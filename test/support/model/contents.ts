@@ -149,7 +149,8 @@ function isSame(value: Value, bytes: Buffer, at: number, unit: number): boolean 
 const zeroCell = new Cell([zeroValue]);
 
 export interface Change {
-  readonly kind: 'write' | 'zero' | 'trim' | 'read';
+  /** `allocate`: zeros, but no hole. */
+  readonly kind: 'write' | 'zero' | 'allocate' | 'trim' | 'read';
   readonly offset: number;
   readonly length: number;
   /** The write's number. */

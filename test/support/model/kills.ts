@@ -9,8 +9,8 @@ import {
 import { DisableKeyCommand, EnableKeyCommand } from '@aws-sdk/client-kms';
 import { interruptible, isRefusal, together } from './together.ts';
 import { burst, ignoreGone, Traffic } from './traffic.ts';
-import { describeVolume } from './volumes.ts';
-import { abroad, gib, home, type ModelWorld, pause, waitFor } from './world.ts';
+import { describeVolume, isMade } from './volumes.ts';
+import { allPlaces, gib, type ModelVolume, type ModelWorld, type Place, pause, waitFor } from './world.ts';
 
 export async function killSomething(world: ModelWorld): Promise<void> {
   const { random } = world;
@@ -54,7 +54,7 @@ export async function killSomething(world: ModelWorld): Promise<void> {
 }
 
 /** What a call may say that was under way. */
-function isOfKill({ message, name }: Error): boolean {
+export function isOfKill({ message, name }: Error): boolean {
   return (
     /ECONNRESET|ECONNREFUSED|EPIPE|socket hang up|No host|could not fix|not connected|connection is gone|cancelled/i.test(
       message,
@@ -66,29 +66,35 @@ function isOfKill({ message, name }: Error): boolean {
 
 /** Compares the lists of what there is; what came of calls that were not answered is taken back. */
 export async function reconcile(world: ModelWorld): Promise<void> {
-  for (const region of [home, abroad]) {
+  for (const place of allPlaces) {
     const { Snapshots } = await world.retried(() =>
-      world.ec2(region).send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] })),
+      world.ec2(place).send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] })),
     );
     const found = new Set(Snapshots!.map(({ SnapshotId }) => SnapshotId!));
-    for (const { id, region: where } of world.snapshots.values())
-      if (where === region && !found.has(id)) throw new Error(`${id} is gone`);
+    for (const one of world.snapshots.values())
+      if (one.place === place && !found.has(one.id)) throw new Error(`${one.id} is gone`);
     for (const id of found) {
       if (world.snapshots.has(id) || world.uploads.has(id)) continue;
       world.note(`delete ${id}, which nobody was told of`);
-      await world.retried(() => world.ec2(region).send(new DeleteSnapshotCommand({ SnapshotId: id })));
+      await world.retried(() => world.ec2(place).send(new DeleteSnapshotCommand({ SnapshotId: id })));
     }
+    await reconcileVolumes(world, place);
   }
-  const { Volumes } = await world.retried(() => world.ec2().send(new DescribeVolumesCommand({})));
+}
+
+async function reconcileVolumes(world: ModelWorld, place: Place): Promise<void> {
+  const { Volumes } = await world.retried(() => world.ec2(place).send(new DescribeVolumesCommand({})));
   const found = new Map(Volumes!.map((volume) => [volume.VolumeId!, volume]));
-  for (const { id, contents, attached } of world.volumes.values()) {
+  for (const one of world.volumes.values()) {
+    if (one.place !== place) continue;
+    const { id, contents, attached } = one;
     const volume = found.get(id);
     if (!volume || volume.State === 'deleting') throw new Error(`${id} is gone`);
     if (volume.Size! * gib > contents.sizeBytes) contents.grow(volume.Size! * gib);
     if (volume.Size! * gib !== contents.sizeBytes) throw new Error(`${id} has ${volume.Size} GiB`);
-    for (const one of volume.Attachments ?? []) {
-      if (attached.some(({ instanceId }) => instanceId === one.InstanceId)) continue;
-      await detachUnknown(world, id, one.InstanceId!, one.State!);
+    for (const { InstanceId, State } of volume.Attachments ?? []) {
+      if (attached.some(({ instanceId }) => instanceId === InstanceId)) continue;
+      await detachUnknown(world, one, InstanceId!, State!);
     }
     for (const { instanceId } of attached)
       if (!volume.Attachments?.some(({ InstanceId }) => InstanceId === instanceId))
@@ -96,20 +102,27 @@ export async function reconcile(world: ModelWorld): Promise<void> {
   }
   for (const [id, { State, Attachments }] of found) {
     if (world.volumes.has(id) || State === 'deleting') continue;
+    const unknown = { id, place };
     world.note(`delete ${id}, which nobody was told of`);
-    for (const one of Attachments ?? []) await detachUnknown(world, id, one.InstanceId!, one.State!);
-    await waitFor(`${id} to be made`, async () => (await describeVolume(world, id))?.State !== 'creating');
-    if (await describeVolume(world, id))
-      await world.retried(() => world.ec2().send(new DeleteVolumeCommand({ VolumeId: id })));
+    for (const one of Attachments ?? []) await detachUnknown(world, unknown, one.InstanceId!, one.State!);
+    await isMade(world, unknown);
+    if (await describeVolume(world, unknown))
+      await world.retried(() => world.ec2(place).send(new DeleteVolumeCommand({ VolumeId: id })));
   }
 }
 
-async function detachUnknown(world: ModelWorld, id: string, instanceId: string, state: string): Promise<void> {
+async function detachUnknown(
+  world: ModelWorld,
+  volume: Pick<ModelVolume, 'id' | 'place'>,
+  instanceId: string,
+  state: string,
+): Promise<void> {
+  const { id, place } = volume;
   world.note(`detach ${id} from ${instanceId}, which nobody was told of (${state})`);
   if (state !== 'detaching')
-    await world.retried(() => world.ec2().send(new DetachVolumeCommand({ VolumeId: id, InstanceId: instanceId })));
+    await world.retried(() => world.ec2(place).send(new DetachVolumeCommand({ VolumeId: id, InstanceId: instanceId })));
   await waitFor(`${id} to be detached from ${instanceId}`, async () => {
-    const attachments = (await describeVolume(world, id))?.Attachments ?? [];
+    const attachments = (await describeVolume(world, volume))?.Attachments ?? [];
     return !attachments.some((one) => one.InstanceId === instanceId);
   });
 }
@@ -117,16 +130,22 @@ async function detachUnknown(world: ModelWorld, id: string, instanceId: string, 
 /** Disables a key, or enables the one that is disabled. What is at work under it goes on, or goes on later. */
 export async function disableOrEnable(world: ModelWorld): Promise<void> {
   if (world.disabled.size > 0) return enableAll(world);
-  const key = world.random.pick(world.keys);
+  const place = world.random.weighted([
+    [4, 'home'],
+    [1, 'abroad'],
+    [1, 'neighbour'],
+  ] satisfies [number, Place][]);
+  const key = world.random.pick(world.keys[place]);
   world.note(`disable ${key}`);
-  await world.retried(() => world.kms.send(new DisableKeyCommand({ KeyId: key })));
+  await world.retried(() => world.kms(place).send(new DisableKeyCommand({ KeyId: key })));
   world.disabled.add(key);
 }
 
 export async function enableAll(world: ModelWorld): Promise<void> {
   for (const key of world.disabled) {
     world.note(`enable ${key}`);
-    await world.retried(() => world.kms.send(new EnableKeyCommand({ KeyId: key })));
+    const place = allPlaces.find((one) => world.keys[one].includes(key))!;
+    await world.retried(() => world.kms(place).send(new EnableKeyCommand({ KeyId: key })));
     world.disabled.delete(key);
   }
 }

@@ -1,8 +1,7 @@
 /** A run of the model: random steps, then the end, where everything is looked at and put away. */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { checkStore, isFine } from '../../../src/blocks/check.ts';
-import { openStore } from '../../../src/blocks/open-store.ts';
+import { replaceInstance, runInstance, stopOrStart } from './instances.ts';
 import { disableOrEnable, enableAll, killSomething, reconcile } from './kills.ts';
 import {
   compareSnapshots,
@@ -15,6 +14,7 @@ import {
   readSomeSnapshot,
   removeSnapshot,
 } from './snapshots.ts';
+import { lookAtStore, storeAway, storeIsFine } from './store.ts';
 import { together } from './together.ts';
 import { burst, readVolume } from './traffic.ts';
 import { complete, upload } from './uploads.ts';
@@ -28,12 +28,10 @@ import {
   detachFrom,
   grow,
   removeVolume,
-  runInstance,
-  stopOrStart,
 } from './volumes.ts';
-import { ModelWorld, waitFor } from './world.ts';
+import { ModelWorld, type Place, waitFor } from './world.ts';
 
-const instances = 3;
+const instancesAt: readonly Place[] = ['home', 'home', 'home', 'abroad', 'neighbour'];
 
 type Step = readonly [weight: number, step: (world: ModelWorld) => Promise<void>];
 const steps: readonly Step[] = [
@@ -52,9 +50,12 @@ const steps: readonly Step[] = [
   [7, detach],
   [3, grow],
   [2, stopOrStart],
+  [2, replaceInstance],
   [8, upload],
   [2, disableOrEnable],
   [3, killSomething],
+  [1, storeAway],
+  [2, lookAtStore],
   [6, stepsTogether],
 ];
 
@@ -86,7 +87,7 @@ export async function runModel({ seed, stepsMax, msMax }: RunOptions): Promise<R
   const world = await ModelWorld.create(seed);
   const startedAt = Date.now();
   try {
-    for (let count = 0; count < instances; count++) await runInstance(world);
+    for (const place of instancesAt) await runInstance(world, place, false);
     for (let count = 0; count < 3; count++) {
       await createVolume(world);
       await attach(world);
@@ -128,31 +129,13 @@ async function lookAtAll(world: ModelWorld): Promise<void> {
   for (const instance of world.instances) if (!instance.isRunning) await stopOrStart(world);
   for (const volume of world.volumes.values()) {
     if (volume.attached.length === 0) {
-      await attachTo(world, volume, world.instances[0]!.id);
+      const instance = world.instances.find(({ place }) => place === volume.place)!;
+      await attachTo(world, volume, instance.id);
       await readVolume(world, volume);
       await detachFrom(world, volume, volume.attached[0]!);
     } else await readVolume(world, volume);
   }
   await storeIsFine(world);
-}
-
-/** The store has what its manifests name, and, when all work is done, nothing else. */
-async function storeIsFine(world: ModelWorld): Promise<void> {
-  const store = await openStore(join(world.server.dataDir, 'snapshots'), { create: false });
-  const allOld = () => Date.now() + 2 * 3600_000;
-  const uploads = [...world.uploads.keys()].sort().join(' ');
-  let report: Awaited<ReturnType<typeof checkStore>> | undefined;
-  try {
-    await waitFor('the store to have nothing that nothing refers to', async () => {
-      report = await checkStore(store, { now: allOld });
-      if (report.damagedManifests.length > 0 || report.problemCount > 0) throw new Error(JSON.stringify(report));
-      return isFine(report) && report.beingFreed.length === 0 && [...report.beingMade].sort().join(' ') === uploads;
-    });
-  } catch (error) {
-    throw new Error(`${(error as Error).message}: ${JSON.stringify(report)}`);
-  } finally {
-    store.close();
-  }
 }
 
 /** Deletes everything; nothing may be left of it. */
@@ -165,6 +148,7 @@ async function putAway(world: ModelWorld): Promise<void> {
   }
   for (const snapshot of world.random.shuffle([...world.snapshots.values()])) await removeSnapshot(world, snapshot);
   const { dataDir } = world.server;
+  await storeIsFine(world);
   const left = () => [
     ...filesIn(join(dataDir, 'volumes')),
     ...filesIn(join(dataDir, 'tasks')),

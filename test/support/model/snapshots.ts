@@ -1,22 +1,29 @@
 /** Steps on snapshots: made while volumes are written to, copied, deleted, read block by block. */
 import { hash } from 'node:crypto';
-import {
-  EBSClient,
-  GetSnapshotBlockCommand,
-  ListChangedBlocksCommand,
-  ListSnapshotBlocksCommand,
-} from '@aws-sdk/client-ebs';
+import { GetSnapshotBlockCommand, ListChangedBlocksCommand, ListSnapshotBlocksCommand } from '@aws-sdk/client-ebs';
 import {
   CopySnapshotCommand,
   CreateSnapshotCommand,
   CreateSnapshotsCommand,
   DeleteSnapshotCommand,
   DescribeSnapshotsCommand,
+  ModifySnapshotAttributeCommand,
 } from '@aws-sdk/client-ec2';
 import type { Contents } from './contents.ts';
 import { blockBytes } from './contents.ts';
 import { contentsAtPoint, Traffic } from './traffic.ts';
-import { abroad, home, type ModelSnapshot, type ModelWorld, pause, waitFor } from './world.ts';
+import {
+  allPlaces,
+  areOneAccount,
+  areOneRegion,
+  gib,
+  type ModelSnapshot,
+  type ModelWorld,
+  type Place,
+  pause,
+  places,
+  waitFor,
+} from './world.ts';
 
 const snapshotsMax = 24;
 const limitError = 'ConcurrentSnapshotLimitExceeded';
@@ -25,7 +32,7 @@ const limitError = 'ConcurrentSnapshotLimitExceeded';
 async function isCompleted(world: ModelWorld, snapshot: ModelSnapshot): Promise<boolean> {
   if (snapshot.isCompleted) return true;
   const { Snapshots } = await world.retried(() =>
-    world.ec2(snapshot.region).send(new DescribeSnapshotsCommand({ SnapshotIds: [snapshot.id] })),
+    world.ec2(snapshot.place).send(new DescribeSnapshotsCommand({ SnapshotIds: [snapshot.id] })),
   );
   const { State, StateMessage } = Snapshots![0]!;
   if (State === 'error') throw new Error(`${snapshot.id} has failed: ${StateMessage}`);
@@ -38,14 +45,19 @@ export async function completed(world: ModelWorld, snapshot: ModelSnapshot): Pro
 }
 
 /** A completed snapshot under a key that can be used; some other steps wait for it. */
-export async function snapshotToUse(world: ModelWorld, regions = [home]): Promise<ModelSnapshot | undefined> {
+export async function snapshotToUse(
+  world: ModelWorld,
+  where: readonly Place[] = allPlaces,
+): Promise<ModelSnapshot | undefined> {
   const usable = [...world.snapshots.values()].filter(
-    ({ region, key }) => regions.includes(region) && (key === undefined || !world.disabled.has(key)),
+    ({ place, key }) => where.includes(place) && (key === undefined || !world.disabled.has(key)),
   );
   if (usable.length === 0) return undefined;
   // Mostly one of the last, which may be under way.
   const snapshot = world.random.oneIn(2) ? usable.at(-1)! : world.random.pick(usable);
   if (await isCompleted(world, snapshot)) return snapshot;
+  // Now and then by someone who doesn't wait, and is refused unless it is completed by then.
+  if (world.random.oneIn(6)) return snapshot;
   // While a key is disabled it may have to wait for that.
   if (world.disabled.size > 0) return undefined;
   await completed(world, snapshot);
@@ -55,11 +67,11 @@ export async function snapshotToUse(world: ModelWorld, regions = [home]): Promis
 function add(
   world: ModelWorld,
   id: string,
-  { key, hot }: Pick<ModelSnapshot, 'key' | 'hot'>,
+  { place, key, hot }: Pick<ModelSnapshot, 'place' | 'key' | 'hot'>,
   contents: Contents,
-  more: Partial<ModelSnapshot> = {},
+  volumeId?: string,
 ): void {
-  world.snapshots.set(id, { id, region: home, volumeId: undefined, contents, key, hot, isCompleted: false, ...more });
+  world.snapshots.set(id, { id, place, volumeId, contents, key, hot, isCompleted: false });
 }
 
 export async function createSnapshot(world: ModelWorld): Promise<void> {
@@ -77,10 +89,12 @@ export async function createSnapshot(world: ModelWorld): Promise<void> {
   const changes = world.changes.observe();
   try {
     world.note(`snapshot of ${volume.id}`);
-    const { SnapshotId } = await world.ec2().send(new CreateSnapshotCommand({ VolumeId: volume.id }));
+    const { SnapshotId, VolumeSize } = await world
+      .ec2(volume.place)
+      .send(new CreateSnapshotCommand({ VolumeId: volume.id }));
     const made = changes();
     world.note(`it is ${SnapshotId}`);
-    add(world, SnapshotId!, volume, contentsAtPoint(before, volume, made), { volumeId: volume.id });
+    add(world, SnapshotId!, volume, contentsAtPoint(before, volume, made, VolumeSize! * gib), volume.id);
     await pause(random.below(5));
   } catch (error) {
     if (!isRefusedForNow(error)) throw error;
@@ -105,16 +119,17 @@ export async function createSnapshots(world: ModelWorld): Promise<void> {
   try {
     world.note(`snapshots of ${members.map(({ id }) => id).join(' ')}`);
     const { Snapshots } = await world
-      .ec2()
+      .ec2(instance.place)
       .send(new CreateSnapshotsCommand({ InstanceSpecification: { InstanceId: instance.id } }));
     const made = changes();
     for (const volume of members) {
       // One may have been detached a moment before.
-      const SnapshotId = Snapshots!.find(({ VolumeId }) => VolumeId === volume.id)?.SnapshotId;
-      if (SnapshotId === undefined && world.isTogether) continue;
+      const snapshot = Snapshots!.find(({ VolumeId }) => VolumeId === volume.id);
+      if (!snapshot && world.isTogether) continue;
+      const { SnapshotId, VolumeSize } = snapshot!;
       world.note(`that of ${volume.id} is ${SnapshotId}`);
-      const contents = contentsAtPoint(before.get(volume.id)!, volume, made);
-      add(world, SnapshotId!, volume, contents, { volumeId: volume.id });
+      const contents = contentsAtPoint(before.get(volume.id)!, volume, made, VolumeSize! * gib);
+      add(world, SnapshotId!, volume, contents, volume.id);
     }
     await pause(random.below(5));
   } catch (error) {
@@ -126,10 +141,13 @@ export async function createSnapshots(world: ModelWorld): Promise<void> {
   }
 }
 
-/** Too many are pending, the volume is still being made, or no host is there (any more, or again). */
+/** Too many are pending, the volume or the snapshot is still being made, or no host is there (any more, or again). */
 export function isRefusedForNow(error: unknown): boolean {
   const { name, message } = error as Error;
-  return name === limitError || (name === 'IncorrectState' && /No host|'creating' state/.test(message));
+  if (name === 'IncorrectState') return /No host|'creating' state|invalid state - pending/.test(message);
+  return (
+    name === limitError || (name === 'ValidationException' && /is not completed|only a completed one/.test(message))
+  );
 }
 
 export async function deleteSnapshot(world: ModelWorld): Promise<void> {
@@ -138,41 +156,81 @@ export async function deleteSnapshot(world: ModelWorld): Promise<void> {
   await removeSnapshot(world, world.random.oneIn(3) ? all.at(-1)! : world.random.pick(all));
 }
 
-export async function removeSnapshot(world: ModelWorld, { id, region }: ModelSnapshot): Promise<void> {
+export async function removeSnapshot(world: ModelWorld, { id, place }: ModelSnapshot): Promise<void> {
   world.note(`delete ${id}`);
   world.snapshots.delete(id);
-  await world.retried(() => world.ec2(region).send(new DeleteSnapshotCommand({ SnapshotId: id })));
+  await world.retried(() => world.ec2(place).send(new DeleteSnapshotCommand({ SnapshotId: id })));
 }
 
 export async function copySnapshot(world: ModelWorld): Promise<void> {
   if (world.snapshots.size >= snapshotsMax) return deleteSnapshot(world);
   const { random } = world;
-  const source = await snapshotToUse(world, [home, abroad]);
+  const source = await snapshotToUse(world);
   if (!source) return;
-  const region = random.oneIn(3) ? abroad : home;
-  const keys = (region === home ? world.keys : world.keysAbroad).filter((one) => !world.disabled.has(one));
-  const isAcross = region !== source.region;
-  // Encryption can't be taken away. Across regions a copy needs a key that is named here.
-  const key = random.oneIn(2) || (isAcross && source.key !== undefined) ? random.pick(keys) : undefined;
-  world.note(`copy ${source.id} to ${region} under ${key ?? 'no other key'}`);
-  const { SnapshotId } = await world.retried(() =>
-    world.ec2(region).send(
-      new CopySnapshotCommand({
-        SourceRegion: source.region,
-        SourceSnapshotId: source.id,
-        ...(key ? { Encrypted: true, KmsKeyId: key } : {}),
-      }),
-    ),
+  const place = random.weighted([
+    [3, 'home'],
+    [2, 'abroad'],
+    [2, 'neighbour'],
+  ] satisfies [number, Place][]);
+  const keys = world.keys[place].filter((one) => !world.disabled.has(one));
+  const isOthers = !areOneAccount(place, source.place);
+  // Encryption can't be taken away. Of another account's and across regions a copy needs a key that is named here.
+  const mustName = source.key !== undefined && (isOthers || !areOneRegion(place, source.place));
+  if (mustName && keys.length === 0) return;
+  const key = keys.length > 0 && (mustName || random.oneIn(2)) ? random.pick(keys) : undefined;
+  if (isOthers) await share(world, source, place);
+  world.note(`copy ${source.id} to ${place} under ${key ?? 'no other key'}`);
+  const copy = new CopySnapshotCommand({
+    SourceRegion: places[source.place].region,
+    SourceSnapshotId: source.id,
+    ...(key ? { Encrypted: true, KmsKeyId: key } : {}),
+  });
+  const SnapshotId = await unlessRefusedForNow(
+    world,
+    world.retried(() => world.ec2(place).send(copy)).then((answer) => answer.SnapshotId!),
   );
+  if (SnapshotId === undefined) return;
   world.note(`the copy is ${SnapshotId}`);
-  add(world, SnapshotId!, { key: key ?? source.key, hot: source.hot }, source.contents.clone(), { region });
+  add(world, SnapshotId, { place, key: key ?? source.key, hot: source.hot }, source.contents.clone());
+  if (isOthers && random.oneIn(2)) await share(world, source, place, 'Remove');
+}
+
+/** What a call has answered, or undefined when it was refused for now. */
+export async function unlessRefusedForNow<Answer>(
+  world: ModelWorld,
+  answer: Promise<Answer>,
+): Promise<Answer | undefined> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (!isRefusedForNow(error)) throw error;
+    world.note(`refused: ${(error as Error).message}`);
+    return undefined;
+  }
+}
+
+/** Lets the account of a place use a snapshot, or no more: what it has begun by then goes on. */
+export async function share(
+  world: ModelWorld,
+  { id, place }: ModelSnapshot,
+  other: Place,
+  what: 'Add' | 'Remove' = 'Add',
+): Promise<void> {
+  world.note(`${what === 'Add' ? 'share' : 'no longer share'} ${id} with ${other}`);
+  const CreateVolumePermission = { [what]: [{ UserId: world.account(other) }] };
+  await world.retried(() =>
+    world.ec2(place).send(new ModifySnapshotAttributeCommand({ SnapshotId: id, CreateVolumePermission })),
+  );
 }
 
 /** Reads blocks of a snapshot: all of them, or a few. */
 export async function readSnapshot(world: ModelWorld, snapshot: ModelSnapshot, blocksMax: number): Promise<void> {
-  const { id, contents, region } = snapshot;
-  const ebs = () => world.client(EBSClient, region);
-  world.note(`read ${blocksMax === Number.POSITIVE_INFINITY ? 'all' : blocksMax} blocks of ${id}`);
+  const { id, contents } = snapshot;
+  const readers = allPlaces.filter((place) => areOneRegion(place, snapshot.place));
+  const reader = world.random.oneIn(6) ? world.random.pick(readers) : snapshot.place;
+  if (reader !== snapshot.place) await share(world, snapshot, reader);
+  const ebs = () => world.ebs(reader);
+  world.note(`read ${blocksMax === Number.POSITIVE_INFINITY ? 'all' : blocksMax} blocks of ${id} from ${reader}`);
   const blocks = new Map<number, string>();
   let NextToken: string | undefined;
   do {
@@ -209,14 +267,14 @@ export async function compareSnapshots(world: ModelWorld): Promise<void> {
   const others = [...world.snapshots.values()].filter(
     (one) => one !== second && one.volumeId !== undefined && one.volumeId === second?.volumeId && one.isCompleted,
   );
-  if (!second || others.length === 0) return;
+  if (!second?.isCompleted || others.length === 0) return;
   const first = world.random.pick(others);
   world.note(`compare ${first.id} and ${second.id}`);
   const listed = new Set<number>();
   let NextToken: string | undefined;
   do {
     const request = { FirstSnapshotId: first.id, SecondSnapshotId: second.id, NextToken };
-    const page = await world.retried(() => world.ebs.send(new ListChangedBlocksCommand(request)));
+    const page = await world.retried(() => world.ebs(second.place).send(new ListChangedBlocksCommand(request)));
     for (const { BlockIndex } of page.ChangedBlocks ?? []) listed.add(BlockIndex!);
     NextToken = page.NextToken;
   } while (NextToken);
@@ -227,6 +285,6 @@ export async function compareSnapshots(world: ModelWorld): Promise<void> {
 }
 
 export async function readSomeSnapshot(world: ModelWorld): Promise<void> {
-  const snapshot = await snapshotToUse(world, [home, abroad]);
-  if (snapshot) await readSnapshot(world, snapshot, world.random.oneIn(3) ? Number.POSITIVE_INFINITY : 3);
+  const snapshot = await snapshotToUse(world);
+  if (snapshot?.isCompleted) await readSnapshot(world, snapshot, world.random.oneIn(3) ? Number.POSITIVE_INFINITY : 3);
 }

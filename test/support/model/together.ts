@@ -5,7 +5,7 @@ import { upload } from './uploads.ts';
 import { attach, copyVolume, createVolume, deleteVolume, detach, grow } from './volumes.ts';
 import type { ModelWorld } from './world.ts';
 
-type Step = (world: ModelWorld) => Promise<void>;
+export type Step = (world: ModelWorld) => Promise<void>;
 /** What may be under way when something is killed. */
 export const interruptible: readonly Step[] = [
   createSnapshot,
@@ -44,6 +44,15 @@ export async function together(world: ModelWorld): Promise<void> {
   const { random } = world;
   const steps = Array.from({ length: 2 + random.below(3) }, () => random.pick([...interruptible, readSomeSnapshot]));
   world.note(`together: ${steps.map(({ name }) => name).join(', ')}`);
+  await sideBySide(world, steps, isRefusal);
+}
+
+/** Takes steps at the same time. Those that fail must have a reason to. */
+export async function sideBySide(
+  world: ModelWorld,
+  steps: readonly Step[],
+  mayFail: (error: Error) => boolean,
+): Promise<void> {
   // Uploads have no business with each other.
   const distinct = steps.filter((step, position) => step !== upload || steps.indexOf(upload) === position);
   world.isTogether = true;
@@ -51,7 +60,7 @@ export async function together(world: ModelWorld): Promise<void> {
   world.isTogether = false;
   for (const one of settled) {
     if (one.status === 'fulfilled') continue;
-    if (isRefusal(one.reason)) world.note(`refused: ${one.reason.message}`);
+    if (mayFail(one.reason)) world.note(`refused: ${one.reason.message}`);
     else ignoreGone(one.reason);
   }
 }

@@ -1,6 +1,6 @@
 /** Reads and writes of the model's volumes: one after the other, side by side, and beside something else. */
 import type { Begun } from './change-log.ts';
-import { type Connection, Disconnected } from './connection.ts';
+import { type Connection, Disconnected, IoError } from './connection.ts';
 import { blockBytes, type Change, type Contents, Sequence, unitBytes } from './contents.ts';
 import { type ModelVolume, type ModelWorld, pause } from './world.ts';
 
@@ -23,7 +23,7 @@ function place(world: ModelWorld, { hot }: ModelVolume, sizeBytes: number): { of
     [2, () => 1 + random.below(600)],
     [3, () => 1 + random.below(30_000)],
     [2, () => unitBytes * (1 + random.below(24))],
-    [1, () => blockBytes],
+    [1, () => blockBytes * (1 + random.below(3))],
   ])();
   const from = Math.min(Math.max(0, offset), sizeBytes - 1);
   return { offset: from, length: Math.min(length, sizeBytes - from) };
@@ -33,21 +33,33 @@ function newChange(world: ModelWorld, volume: ModelVolume, sizeBytes: number): C
   const kind = world.random.weighted([
     [12, 'write' as const],
     [2, 'zero' as const],
+    [1, 'allocate' as const],
     [2, 'trim' as const],
   ]);
   return { kind, ...place(world, volume, sizeBytes), write: kind === 'write' ? world.nextWrite() : 0 };
 }
 
 /** Carries out a change, and notes in the model that it was, or that nobody knows. */
-async function carryOut(connection: Connection, contents: Contents, change: Change, durably: boolean) {
+async function carryOut(
+  world: ModelWorld,
+  connection: Connection,
+  contents: Contents,
+  change: Change,
+  durably: boolean,
+): Promise<void> {
   try {
     await connection.change(change, durably);
-  } catch (error) {
-    if (!(error instanceof Disconnected)) throw error;
-    contents.apply(change, false);
+  } catch (failure) {
+    const error = withoutStore(world, failure);
+    if (error instanceof Disconnected) contents.apply(change, false);
     throw error;
   }
   contents.apply(change, true);
+}
+
+/** While the block store is away, what is not restored yet can't be read, nor be overwritten in part. */
+function withoutStore(world: ModelWorld, error: unknown): unknown {
+  return world.isWithoutStore && error instanceof IoError ? new Disconnected(error.message) : error;
 }
 
 const words = ({ kind, offset, length, write }: Change) =>
@@ -72,13 +84,13 @@ export async function burst(world: ModelWorld, volume: ModelVolume, requests: nu
       else if (random.oneIn(3)) {
         const { offset, length } = place(world, volume, connection.sizeBytes);
         const ended = changes.begin(volume, { kind: 'read', offset, length, write: 0 });
-        if (ended) begin(readAndCheck(connection, volume, offset, length), ended);
+        if (ended) begin(readAndCheck(world, connection, volume, offset, length), ended);
       } else {
         const change = newChange(world, volume, connection.sizeBytes);
         const ended = changes.begin(volume, change);
         if (!ended) continue;
         world.note(`${volume.id}: ${words(change)}`);
-        begin(carryOut(connection, volume.contents, change, random.oneIn(10)), ended);
+        begin(carryOut(world, connection, volume.contents, change, random.oneIn(10)), ended);
       }
     }
     const settled = await Promise.allSettled(work);
@@ -86,8 +98,17 @@ export async function burst(world: ModelWorld, volume: ModelVolume, requests: nu
   }
 }
 
-async function readAndCheck(connection: Connection, { id, contents }: ModelVolume, offset: number, length: number) {
-  contents.check(offset, await connection.read(offset, length), id);
+async function readAndCheck(
+  world: ModelWorld,
+  connection: Connection,
+  { id, contents }: ModelVolume,
+  offset: number,
+  length: number,
+): Promise<void> {
+  const bytes = await connection.read(offset, length).catch((error) => {
+    throw withoutStore(world, error);
+  });
+  contents.check(offset, bytes, id);
 }
 
 /** Writes a stretch of whole blocks, so that there is something to restore and to copy for a while. */
@@ -108,7 +129,7 @@ export async function fill(world: ModelWorld, volume: ModelVolume): Promise<void
     if (!ended) continue;
     world.note(`${volume.id}: ${words(change)}, to fill it`);
     world.count('io');
-    await carryOut(connection, volume.contents, change, false).finally(ended);
+    await carryOut(world, connection, volume.contents, change, false).finally(ended);
   }
 }
 
@@ -127,7 +148,7 @@ export async function readVolume(world: ModelWorld, volume: ModelVolume): Promis
     const ended = world.changes.begin(volume, { kind: 'read', ...range, write: 0 });
     if (!ended) continue;
     world.count('blocks read');
-    await readAndCheck(connection, volume, range.offset, range.length).finally(ended);
+    await readAndCheck(world, connection, volume, range.offset, range.length).finally(ended);
   }
 }
 
@@ -174,7 +195,7 @@ export class Traffic {
       }
       world.note(`${volume.id}: ${words(change)}, meanwhile`);
       world.count('io beside');
-      await carryOut(connection, volume.contents, change, world.random.oneIn(20)).finally(ended);
+      await carryOut(world, connection, volume.contents, change, world.random.oneIn(20)).finally(ended);
     }
   }
 }
@@ -183,9 +204,18 @@ export function ignoreGone(error: unknown): void {
   if (!(error instanceof Disconnected)) throw error;
 }
 
-/** What a point in time of a volume holds that was fixed while `begun` went on; `before`: the contents without those. */
-export function contentsAtPoint(before: Contents, volume: ModelVolume, begun: readonly Begun<ModelVolume>[]): Contents {
-  const contents = before.clone();
+/**
+ * What a point in time of a volume holds that was fixed while `begun` went on.
+ * @param before the contents without those
+ * @param sizeBytes the volume may have been grown meanwhile
+ */
+export function contentsAtPoint(
+  before: Contents,
+  volume: ModelVolume,
+  begun: readonly Begun<ModelVolume>[],
+  sizeBytes: number,
+): Contents {
+  const contents = before.clone(sizeBytes);
   for (const { change, sequence, position, ...one } of begun)
     if (one.volume === volume && change.kind !== 'read') contents.applyToPoint(change, sequence, position);
   return contents;

@@ -4,8 +4,8 @@ import { CompleteSnapshotCommand, PutSnapshotBlockCommand, StartSnapshotCommand 
 import { DeleteSnapshotCommand } from '@aws-sdk/client-ec2';
 import { aggregate } from '../../../src/cli/transfer/import.ts';
 import { blockBytes, Contents, fillFromWrite } from './contents.ts';
-import { snapshotToUse } from './snapshots.ts';
-import { gib, home, type ModelUpload, type ModelWorld, pause } from './world.ts';
+import { snapshotToUse, unlessRefusedForNow } from './snapshots.ts';
+import { gib, type ModelUpload, type ModelWorld, type Place, pause } from './world.ts';
 
 const uploadsMax = 2;
 
@@ -20,25 +20,28 @@ export async function upload(world: ModelWorld): Promise<void> {
 
 async function start(world: ModelWorld): Promise<void> {
   const { random } = world;
-  const parent = random.oneIn(3) ? undefined : await snapshotToUse(world);
-  const usable = world.keys.filter((one) => !world.disabled.has(one));
-  const key = parent ? parent.key : random.oneIn(2) ? random.pick(usable) : undefined;
+  const place = random.pick(['home', 'home', 'abroad', 'neighbour'] satisfies Place[]);
+  const parent = random.oneIn(3) ? undefined : await snapshotToUse(world, [place]);
+  const key = parent
+    ? parent.key
+    : random.pick([undefined, ...world.keys[place].filter((one) => !world.disabled.has(one))]);
   const contents = parent?.contents.clone() ?? new Contents(gib);
   world.note(`start a snapshot of ${parent?.id ?? 'nothing'} under ${key ?? 'no key'}`);
-  const { SnapshotId } = await world.retried(() =>
-    world.ebs.send(
-      new StartSnapshotCommand({
-        VolumeSize: contents.sizeBytes / gib,
-        ...(parent ? { ParentSnapshotId: parent.id } : key ? { Encrypted: true, KmsKeyArn: key } : {}),
-      }),
-    ),
+  const begin = new StartSnapshotCommand({
+    VolumeSize: contents.sizeBytes / gib,
+    ...(parent ? { ParentSnapshotId: parent.id } : key ? { Encrypted: true, KmsKeyArn: key } : {}),
+  });
+  const id = await unlessRefusedForNow(
+    world,
+    world.retried(() => world.ebs(place).send(begin)).then(({ SnapshotId }) => SnapshotId!),
   );
-  world.note(`it is ${SnapshotId}`);
-  world.uploads.set(SnapshotId!, { id: SnapshotId!, contents, key, digests: new Map() });
+  if (id === undefined) return;
+  world.note(`it is ${id}`);
+  world.uploads.set(id, { id, parentId: parent?.id, place, contents, key, digests: new Map() });
 }
 
 /** Puts some blocks, a few at a time; one that fails because something is killed is put again. */
-async function putSome(world: ModelWorld, { id, contents, key, digests }: ModelUpload): Promise<void> {
+async function putSome(world: ModelWorld, { id, place, contents, key, digests }: ModelUpload): Promise<void> {
   if (key !== undefined && world.disabled.has(key)) return;
   const { random } = world;
   const blocks = new Set<number>();
@@ -55,7 +58,7 @@ async function putSome(world: ModelWorld, { id, contents, key, digests }: ModelU
       world.note(`put block ${index} of ${id} (${write})`);
       world.count('snapshot blocks written');
       await world.retried(() =>
-        world.ebs.send(
+        world.ebs(place).send(
           new PutSnapshotBlockCommand({
             SnapshotId: id,
             BlockIndex: index,
@@ -72,11 +75,11 @@ async function putSome(world: ModelWorld, { id, contents, key, digests }: ModelU
   );
 }
 
-export async function complete(world: ModelWorld, { id, contents, key, digests }: ModelUpload): Promise<void> {
+export async function complete(world: ModelWorld, { id, place, contents, key, digests }: ModelUpload): Promise<void> {
   if (key !== undefined && world.disabled.has(key)) return;
   world.note(`complete ${id}`);
   await world.retried(() =>
-    world.ebs.send(
+    world.ebs(place).send(
       new CompleteSnapshotCommand({
         SnapshotId: id,
         ChangedBlocksCount: digests.size,
@@ -88,16 +91,16 @@ export async function complete(world: ModelWorld, { id, contents, key, digests }
   );
   world.uploads.delete(id);
   const hot = [...digests.keys()].slice(0, 3);
-  world.snapshots.set(id, { id, region: home, volumeId: undefined, contents, key, hot, isCompleted: true });
+  world.snapshots.set(id, { id, place, volumeId: undefined, contents, key, hot, isCompleted: true });
 }
 
 /** Gives one up, perhaps while blocks are on their way. */
 async function abandon(world: ModelWorld, upload: ModelUpload): Promise<void> {
-  const { id } = upload;
+  const { id, place } = upload;
   world.note(`give up ${id}`);
   world.uploads.delete(id);
   const putting = world.random.oneIn(2) ? putSome(world, upload).catch(() => {}) : undefined;
   await pause(world.random.below(12));
-  await world.retried(() => world.ec2().send(new DeleteSnapshotCommand({ SnapshotId: id })));
+  await world.retried(() => world.ec2(place).send(new DeleteSnapshotCommand({ SnapshotId: id })));
   await putting;
 }

@@ -1,24 +1,32 @@
-/** Steps on volumes and instances. Each does something through the API, and says so in the model once it is answered. */
+/** Steps on volumes. Each does something through the API, and says so in the model once it is answered. */
 import {
   AttachVolumeCommand,
   CopyVolumesCommand,
   CreateVolumeCommand,
   type CreateVolumeCommandInput,
   DeleteVolumeCommand,
-  DescribeInstancesCommand,
   DescribeVolumesCommand,
   DetachVolumeCommand,
   ModifyVolumeCommand,
-  RunInstancesCommand,
-  StartInstancesCommand,
-  StopInstancesCommand,
   type Volume,
 } from '@aws-sdk/client-ec2';
-import { imageId } from '../volumes.ts';
 import { blockBytes, Contents } from './contents.ts';
-import { isRefusedForNow, snapshotToUse } from './snapshots.ts';
+import { share, snapshotToUse, unlessRefusedForNow } from './snapshots.ts';
 import { contentsAtPoint, fill, ignoreGone, Traffic } from './traffic.ts';
-import { type Attached, gib, type ModelVolume, type ModelWorld, pause, waitFor, zone } from './world.ts';
+import {
+  type Attached,
+  allPlaces,
+  areOneAccount,
+  areOneRegion,
+  gib,
+  type ModelSnapshot,
+  type ModelVolume,
+  type ModelWorld,
+  type Place,
+  pause,
+  places,
+  waitFor,
+} from './world.ts';
 
 const volumesMax = 8;
 const sizeGibMax = 6;
@@ -27,10 +35,13 @@ const sharedGibMin = 4;
 /** Modifications of a volume in a day. */
 const modificationsMax = 4;
 
-export async function describeVolume(world: ModelWorld, VolumeId: string): Promise<Volume | undefined> {
+export async function describeVolume(
+  world: ModelWorld,
+  { id, place }: Pick<ModelVolume, 'id' | 'place'>,
+): Promise<Volume | undefined> {
   try {
     const { Volumes } = await world.retried(() =>
-      world.ec2().send(new DescribeVolumesCommand({ VolumeIds: [VolumeId] })),
+      world.ec2(place).send(new DescribeVolumesCommand({ VolumeIds: [id] })),
     );
     return Volumes![0];
   } catch (error) {
@@ -45,37 +56,82 @@ function someBlocks(world: ModelWorld, sizeBytes: number): number[] {
   return [0, 1, blocks - 1, world.random.below(blocks), world.random.below(blocks)];
 }
 
-function usableKey(world: ModelWorld): string | undefined {
-  const key = world.random.pick([undefined, ...world.keys]);
-  return key !== undefined && world.disabled.has(key) ? undefined : key;
+/** What a new volume is made from, how it is encrypted, and what it shall read. */
+interface Plan {
+  readonly place: Place;
+  readonly snapshot: ModelSnapshot | undefined;
+  readonly key: string | undefined;
+  /** The parameters of CreateVolume, or of a block device mapping. */
+  readonly input: Pick<CreateVolumeCommandInput, 'SnapshotId' | 'Encrypted' | 'KmsKeyId'> & { readonly Size: number };
+  readonly isOthers: boolean;
+}
+
+const usableKeys = (world: ModelWorld, place: Place) => world.keys[place].filter((key) => !world.disabled.has(key));
+
+/** Undefined when there is nothing to be made at the moment. */
+export async function planVolume(world: ModelWorld, place: Place, sizeGibMin: number): Promise<Plan | undefined> {
+  const { random } = world;
+  const sources = allPlaces.filter((one) => areOneRegion(one, place));
+  const snapshot = random.oneIn(4) ? undefined : await snapshotToUse(world, sources);
+  const isOthers = snapshot !== undefined && !areOneAccount(snapshot.place, place);
+  const keys = usableKeys(world, place);
+  // Encryption can't be taken away. Without a key's name it stays under the one it has, unless that is another account's.
+  const mustName = isOthers && snapshot.key !== undefined;
+  if (mustName && keys.length === 0) return undefined;
+  const named = random.pick(mustName ? keys : [undefined, ...keys]);
+  if (isOthers) await share(world, snapshot, place);
+  const sizeBytes = snapshot?.contents.sizeBytes ?? gib;
+  const more = random.oneIn(5) && sizeBytes < sizeGibMax * gib ? 1 : 0;
+  const input = {
+    Size: Math.max(sizeBytes / gib + more, sizeGibMin),
+    ...(snapshot ? { SnapshotId: snapshot.id } : {}),
+    ...(named ? { Encrypted: true, KmsKeyId: named } : {}),
+  };
+  return { place, snapshot, key: named ?? snapshot?.key, input, isOthers };
+}
+
+/** Notes that a planned volume has been made. */
+export async function addPlanned(
+  world: ModelWorld,
+  id: string,
+  { place, snapshot, key, input: { Size }, isOthers }: Plan,
+  isShared = false,
+): Promise<ModelVolume> {
+  const contents = snapshot ? snapshot.contents.clone(Size * gib) : new Contents(Size * gib);
+  const hot = [...new Set([...(snapshot?.hot ?? []).slice(-3), ...someBlocks(world, Size * gib)])];
+  const volume: ModelVolume = { id, place, contents, key, isShared, hot, attached: [], modifications: 0 };
+  world.volumes.set(id, volume);
+  if (isOthers && world.random.oneIn(2)) await share(world, snapshot!, place, 'Remove');
+  return volume;
 }
 
 export async function createVolume(world: ModelWorld): Promise<void> {
   if (world.volumes.size >= volumesMax) return deleteVolume(world);
   const { random } = world;
-  const snapshot = random.oneIn(4) ? undefined : await snapshotToUse(world);
-  let key = usableKey(world);
-  // Encryption can't be taken away; without a key's name it stays under the one it has.
-  const names = key !== undefined || snapshot?.key === undefined;
-  if (!names) key = snapshot.key;
+  const place = random.weighted([
+    [4, 'home'],
+    [1, 'abroad'],
+    [1, 'neighbour'],
+  ] satisfies [number, Place][]);
   const isShared = random.oneIn(4);
-  const sizeBytes = snapshot?.contents.sizeBytes ?? gib;
-  const more = random.oneIn(5) && sizeBytes < sizeGibMax * gib ? 1 : 0;
-  const Size = Math.max(sizeBytes / gib + more, isShared ? sharedGibMin : 1);
+  const plan = await planVolume(world, place, isShared ? sharedGibMin : 1);
+  if (!plan) return;
   const input: CreateVolumeCommandInput = {
-    AvailabilityZone: zone,
-    Size,
-    ...(snapshot ? { SnapshotId: snapshot.id } : {}),
-    ...(names ? (key ? { Encrypted: true, KmsKeyId: key } : {}) : {}),
+    AvailabilityZone: places[place].zone,
+    ...plan.input,
     ...(isShared ? { VolumeType: 'io2', Iops: 100, MultiAttachEnabled: true } : {}),
-    ...(snapshot && random.oneIn(3) ? { VolumeInitializationRate: 100 } : {}),
+    ...(plan.snapshot && random.oneIn(3) ? { VolumeInitializationRate: 100 } : {}),
   };
-  const contents = snapshot ? snapshot.contents.clone(Size * gib) : new Contents(Size * gib);
-  world.note(`create a volume of ${snapshot?.id ?? 'nothing'}, ${Size} GiB, key ${key ?? 'none'}`);
-  const { VolumeId } = await world.retried(() => world.ec2().send(new CreateVolumeCommand(input)));
-  world.note(`it is ${VolumeId}`);
-  const hot = [...new Set([...(snapshot?.hot ?? []).slice(-3), ...someBlocks(world, Size * gib)])];
-  world.volumes.set(VolumeId!, { id: VolumeId!, contents, key, isShared, hot, attached: [], modifications: 0 });
+  const from = plan.snapshot?.id ?? 'nothing';
+  world.note(`create a volume of ${from} at ${place}, ${plan.input.Size} GiB, key ${plan.key ?? 'none'}`);
+  const made = world.retried(() => world.ec2(place).send(new CreateVolumeCommand(input)));
+  const id = await unlessRefusedForNow(
+    world,
+    made.then(({ VolumeId }) => VolumeId!),
+  );
+  if (id === undefined) return;
+  world.note(`it is ${id}`);
+  await addPlanned(world, id, plan, isShared);
 }
 
 export async function copyVolume(world: ModelWorld): Promise<void> {
@@ -83,34 +139,30 @@ export async function copyVolume(world: ModelWorld): Promise<void> {
   const sources = [...world.volumes.values()].filter(({ key }) => key === undefined || !world.disabled.has(key));
   if (world.volumes.size >= volumesMax || sources.length === 0) return deleteVolume(world);
   const source = random.pick(sources);
-  const key = usableKey(world) ?? source.key;
+  const { place } = source;
+  const key = random.pick([undefined, ...usableKeys(world, place)]) ?? source.key;
   const traffic = await Traffic.begin(world, [source]);
   await pause(random.below(5));
   const before = source.contents.clone();
   const changes = world.changes.observe();
-  let volumeId: string;
-  let contents: Contents;
+  world.note(`copy ${source.id} under ${key ?? 'no key'}`);
+  const copy = new CopyVolumesCommand({
+    SourceVolumeId: source.id,
+    ...(key !== undefined && key !== source.key ? { Encrypted: true, KmsKeyId: key } : {}),
+  });
   try {
-    world.note(`copy ${source.id} under ${key ?? 'no key'}`);
-    const { Volumes } = await world.ec2().send(
-      new CopyVolumesCommand({
-        SourceVolumeId: source.id,
-        ...(key !== undefined && key !== source.key ? { Encrypted: true, KmsKeyId: key } : {}),
-      }),
-    );
-    contents = contentsAtPoint(before, source, changes());
-    volumeId = Volumes![0]!.VolumeId!;
-  } catch (error) {
-    if (!isRefusedForNow(error)) throw error;
-    world.note(`refused: ${(error as Error).message}`);
-    return;
+    const answer = await unlessRefusedForNow(world, world.ec2(place).send(copy));
+    if (!answer) return;
+    const [copied] = answer.Volumes!;
+    const contents = contentsAtPoint(before, source, changes(), copied!.Size! * gib);
+    const id = copied!.VolumeId!;
+    world.note(`the copy is ${id}`);
+    const hot = [...source.hot.slice(-3), ...someBlocks(world, contents.sizeBytes)];
+    world.volumes.set(id, { id, place, contents, key, isShared: false, hot, attached: [], modifications: 0 });
   } finally {
     changes();
     await traffic.end();
   }
-  world.note(`the copy is ${volumeId}`);
-  const hot = [...source.hot.slice(-3), ...someBlocks(world, contents.sizeBytes)];
-  world.volumes.set(volumeId, { id: volumeId, contents, key, isShared: false, hot, attached: [], modifications: 0 });
 }
 
 export async function deleteVolume(world: ModelWorld): Promise<void> {
@@ -119,14 +171,17 @@ export async function deleteVolume(world: ModelWorld): Promise<void> {
   await removeVolume(world, world.random.pick(free));
 }
 
-export async function removeVolume(world: ModelWorld, { id }: ModelVolume): Promise<void> {
+export async function removeVolume(world: ModelWorld, volume: ModelVolume): Promise<void> {
+  const { id, place } = volume;
   world.note(`delete ${id}`);
-  const state = (await describeVolume(world, id))?.State;
-  if (state === 'creating') {
-    await waitFor(`${id} to be made`, async () => (await describeVolume(world, id))?.State !== 'creating');
-  }
+  await isMade(world, volume);
   world.volumes.delete(id);
-  await world.retried(() => world.ec2().send(new DeleteVolumeCommand({ VolumeId: id })));
+  await world.retried(() => world.ec2(place).send(new DeleteVolumeCommand({ VolumeId: id })));
+}
+
+/** Waits until a volume is made. */
+export function isMade(world: ModelWorld, volume: Pick<ModelVolume, 'id' | 'place'>): Promise<void> {
+  return waitFor(`${volume.id} to be made`, async () => (await describeVolume(world, volume))?.State !== 'creating');
 }
 
 const devices = [...'fghijklmnop'].map((letter) => `/dev/sd${letter}`);
@@ -140,22 +195,23 @@ export async function attach(world: ModelWorld): Promise<void> {
   if (usable.length === 0) return createVolume(world);
   const volume = random.pick(usable);
   const instances = world.instances.filter(
-    ({ id, isRunning }) => isRunning && !volume.attached.some(({ instanceId }) => instanceId === id),
+    ({ id, place, isRunning }) =>
+      isRunning && place === volume.place && !volume.attached.some(({ instanceId }) => instanceId === id),
   );
   if (instances.length === 0) return;
   await attachTo(world, volume, random.pick(instances).id);
 }
 
 export async function attachTo(world: ModelWorld, volume: ModelVolume, instanceId: string): Promise<void> {
-  const { id } = volume;
+  const { id, place } = volume;
   const all = [...world.volumes.values()].flatMap(({ attached }) => attached);
   const taken = new Set(all.filter((one) => one.instanceId === instanceId).map(({ device }) => device));
   const device = devices.find((one) => !taken.has(one))!;
-  await waitFor(`${id} to be made`, async () => (await describeVolume(world, id))?.State !== 'creating');
+  await isMade(world, volume);
   if (!world.volumes.has(id)) return;
   world.note(`attach ${id} to ${instanceId} as ${device}`);
   await world.retried(() =>
-    world.ec2().send(new AttachVolumeCommand({ VolumeId: id, InstanceId: instanceId, Device: device })),
+    world.ec2(place).send(new AttachVolumeCommand({ VolumeId: id, InstanceId: instanceId, Device: device })),
   );
   volume.attached.push({ instanceId, device, connection: undefined });
   if (world.random.oneIn(12)) await fill(world, volume);
@@ -179,14 +235,14 @@ export async function detach(world: ModelWorld): Promise<void> {
 }
 
 export async function detachFrom(world: ModelWorld, volume: ModelVolume, attached: Attached, force = false) {
-  const { id } = volume;
+  const { id, place } = volume;
   const { instanceId } = attached;
   world.note(`detach ${id} from ${instanceId}${force ? ', by force' : ''}`);
   volume.attached = volume.attached.filter((one) => one !== attached);
   const detaching = { VolumeId: id, InstanceId: instanceId, Force: force };
-  await world.retried(() => world.ec2().send(new DetachVolumeCommand(detaching)));
+  await world.retried(() => world.ec2(place).send(new DetachVolumeCommand(detaching)));
   await waitFor(`${id} to be detached from ${instanceId}`, async () => {
-    const attachments = (await describeVolume(world, id))?.Attachments ?? [];
+    const attachments = (await describeVolume(world, volume))?.Attachments ?? [];
     return !attachments.some((one) => one.InstanceId === instanceId);
   });
   attached.connection?.close();
@@ -199,14 +255,14 @@ export async function grow(world: ModelWorld): Promise<void> {
   );
   if (volumes.length === 0) return;
   const volume = random.pick(volumes);
-  const { id, contents } = volume;
-  await waitFor(`${id} to be made`, async () => (await describeVolume(world, id))?.State !== 'creating');
+  const { id, place, contents } = volume;
+  await isMade(world, volume);
   const sizeBytes = contents.sizeBytes + gib;
   const traffic = random.oneIn(2) ? await Traffic.begin(world, [volume]) : undefined;
   volume.modifications++;
   try {
     world.note(`grow ${id} to ${sizeBytes / gib} GiB`);
-    await world.retried(() => world.ec2().send(new ModifyVolumeCommand({ VolumeId: id, Size: sizeBytes / gib })));
+    await world.retried(() => world.ec2(place).send(new ModifyVolumeCommand({ VolumeId: id, Size: sizeBytes / gib })));
   } catch (error) {
     if ((error as Error).name !== 'IncorrectModificationState') throw error;
     return;
@@ -233,57 +289,4 @@ export async function takeSize(world: ModelWorld, volume: ModelVolume, sizeBytes
       return false;
     });
   }
-}
-
-export async function runInstance(world: ModelWorld): Promise<void> {
-  const run = { ImageId: imageId, InstanceType: 'm5.large' as const, MinCount: 1, MaxCount: 1 };
-  const { Instances } = await world
-    .ec2()
-    .send(new RunInstancesCommand({ ...run, Placement: { AvailabilityZone: zone } }));
-  world.instances.push({ id: Instances![0]!.InstanceId!, isRunning: true });
-}
-
-/** Stops an instance that runs, or starts one that doesn't. */
-export async function stopOrStart(world: ModelWorld): Promise<void> {
-  const { random } = world;
-  const stopped = world.instances.find(({ isRunning }) => !isRunning);
-  if (stopped) {
-    // One that has a volume whose key is disabled doesn't start.
-    if (world.disabled.size > 0) return;
-    world.note(`start ${stopped.id}`);
-    await world.retried(() => world.ec2().send(new StartInstancesCommand({ InstanceIds: [stopped.id] })));
-    await reaches(world, stopped.id, 'running');
-    stopped.isRunning = true;
-    return;
-  }
-  const instance = random.pick(world.instances);
-  const affected = [...world.volumes.values()].filter(({ attached }) =>
-    attached.some(({ instanceId }) => instanceId === instance.id),
-  );
-  world.note(`stop ${instance.id}`);
-  const traffic = random.oneIn(2) ? await Traffic.begin(world, affected) : undefined;
-  await pause(random.below(5));
-  instance.isRunning = false;
-  try {
-    await world.retried(() => world.ec2().send(new StopInstancesCommand({ InstanceIds: [instance.id] })));
-    await reaches(world, instance.id, 'stopped');
-  } finally {
-    await traffic?.end();
-  }
-  for (const { attached } of affected) {
-    for (const one of attached) {
-      if (one.instanceId !== instance.id) continue;
-      one.connection?.close();
-      one.connection = undefined;
-    }
-  }
-}
-
-function reaches(world: ModelWorld, id: string, state: 'running' | 'stopped'): Promise<void> {
-  return waitFor(`${id} to be ${state}`, async () => {
-    const { Reservations } = await world.retried(() =>
-      world.ec2().send(new DescribeInstancesCommand({ InstanceIds: [id] })),
-    );
-    return Reservations![0]!.Instances![0]!.State!.Name === state;
-  });
 }

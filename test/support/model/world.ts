@@ -2,31 +2,43 @@
  * The real server that the model is compared with, and the model: what there is, and what each volume and snapshot shall
  * read.
  */
-import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { EBSClient } from '@aws-sdk/client-ebs';
 import { EC2Client } from '@aws-sdk/client-ec2';
 import { CreateKeyCommand, KMSClient } from '@aws-sdk/client-kms';
+import { type Client, run } from '../client.ts';
 import { Random } from '../fuzz/random.ts';
-import { type Part, startServer, type TestServer } from '../server.ts';
+import { coffer, type Part, startServer, type TestServer } from '../server.ts';
 import { ChangeLog } from './change-log.ts';
 import { Connection, Disconnected } from './connection.ts';
 import type { Contents } from './contents.ts';
 
 export const gib = 1024 ** 3;
-export const home = 'us-east-1';
-export const abroad = 'eu-west-1';
-export const zone = 'us-east-1a';
+/** Where things are: at home, in another region, or in another account of the first one's region. */
+export type Place = 'home' | 'abroad' | 'neighbour';
+export const places: Readonly<Record<Place, { readonly region: string; readonly zone: string }>> = {
+  home: { region: 'us-east-1', zone: 'us-east-1a' },
+  abroad: { region: 'eu-west-1', zone: 'eu-west-1a' },
+  neighbour: { region: 'us-east-1', zone: 'us-east-1a' },
+};
+export const allPlaces = Object.keys(places) as Place[];
+export const areOneAccount = (one: Place, other: Place) => (one === 'neighbour') === (other === 'neighbour');
+export const areOneRegion = (one: Place, other: Place) => places[one].region === places[other].region;
+const homeAccount = '123456789012';
 
 export interface Attached {
   readonly instanceId: string;
   readonly device: string;
+  /** The volume ends with the instance. */
+  readonly deletesVolume?: boolean;
   connection: Connection | undefined;
 }
 
 export interface ModelVolume {
   readonly id: string;
+  readonly place: Place;
   readonly contents: Contents;
   /** ARN; undefined: not encrypted. */
   readonly key: string | undefined;
@@ -40,7 +52,7 @@ export interface ModelVolume {
 export interface ModelSnapshot {
   readonly id: string;
   readonly volumeId: string | undefined;
-  readonly region: string;
+  readonly place: Place;
   readonly contents: Contents;
   readonly key: string | undefined;
   /** Blocks that volumes made of it go on writing around. */
@@ -51,6 +63,8 @@ export interface ModelSnapshot {
 /** A snapshot that is written from outside. */
 export interface ModelUpload {
   readonly id: string;
+  readonly parentId: string | undefined;
+  readonly place: Place;
   readonly contents: Contents;
   readonly key: string | undefined;
   readonly digests: Map<number, string>;
@@ -58,6 +72,7 @@ export interface ModelUpload {
 
 export interface ModelInstance {
   readonly id: string;
+  readonly place: Place;
   isRunning: boolean;
 }
 
@@ -72,9 +87,10 @@ export class ModelWorld {
   readonly volumes = new Map<string, ModelVolume>();
   readonly snapshots = new Map<string, ModelSnapshot>();
   readonly uploads = new Map<string, ModelUpload>();
-  readonly instances: ModelInstance[] = [];
-  keys: string[] = [];
-  keysAbroad: string[] = [];
+  instances: ModelInstance[] = [];
+  /** ARNs, all of which both accounts may use. */
+  readonly keys: Readonly<Record<Place, string[]>> = { home: [], abroad: [], neighbour: [] };
+  neighbourAccount = '';
   /** Keys that are disabled now. */
   readonly disabled = new Set<string>();
   steps = 0;
@@ -83,6 +99,7 @@ export class ModelWorld {
   readonly counts = new Map<string, number>();
   readonly #history: string[] = [];
   readonly #log = process.env.COFFER_MODEL_LOG;
+  #neighbour: Client | undefined;
   #clients = new Map<string, unknown>();
   #killedAt = 0;
   #isDown = false;
@@ -90,6 +107,8 @@ export class ModelWorld {
   isKilling = false;
   /** Several steps are under way, which may get in each other's way. */
   isTogether = false;
+  /** The block store can't be reached, or some of what was asked for meanwhile has not been answered yet. */
+  isWithoutStore = false;
 
   private constructor(server: TestServer, seed: number) {
     this.server = server;
@@ -100,33 +119,48 @@ export class ModelWorld {
   static async create(seed: number): Promise<ModelWorld> {
     const dataDir = mkdtempSync(join(process.env.COFFER_MODEL_DIR ?? tmpdir(), 'coffer-model-'));
     const world = new ModelWorld(await startServer({ dataDir }), seed);
-    const make = (region: string) =>
-      world
-        .client(KMSClient, region)
-        .send(new CreateKeyCommand({}))
-        .then(({ KeyMetadata }) => KeyMetadata!.Arn!);
-    world.keys = [await make(home), await make(home), await make(home)];
-    world.keysAbroad = [await make(abroad)];
+    await world.#makeNeighbour();
+    for (const place of ['home', 'home', 'home', 'abroad', 'neighbour'] as const) await world.#makeKey(place);
     return world;
   }
 
-  ec2(region = home): EC2Client {
-    return this.client(EC2Client, region);
+  async #makeNeighbour(): Promise<void> {
+    const { stdout } = await run(coffer, ['account', 'create', '--name', 'neighbour', '--data', this.server.dataDir]);
+    const { Account, AccessKeyId, SecretAccessKey } = JSON.parse(stdout);
+    this.neighbourAccount = Account;
+    this.#neighbour = this.server.as({ accessKeyId: AccessKeyId, secretAccessKey: SecretAccessKey });
   }
 
-  get ebs(): EBSClient {
-    return this.client(EBSClient, home);
+  async #makeKey(place: Place): Promise<void> {
+    const roots = [homeAccount, this.neighbourAccount].map((account) => `arn:aws:iam::${account}:root`);
+    const statement = { Effect: 'Allow', Principal: { AWS: roots }, Action: 'kms:*', Resource: '*' };
+    const Policy = JSON.stringify({ Version: '2012-10-17', Statement: [statement] });
+    const { KeyMetadata } = await this.kms(place).send(new CreateKeyCommand({ Policy }));
+    this.keys[place].push(KeyMetadata!.Arn!);
   }
 
-  get kms(): KMSClient {
-    return this.client(KMSClient, home);
+  account(place: Place): string {
+    return place === 'neighbour' ? this.neighbourAccount : homeAccount;
   }
 
-  client<T>(ClientClass: new (configuration: never) => T, region: string): T {
-    const name = `${ClientClass.name} ${region}`;
+  ec2(place: Place): EC2Client {
+    return this.#client(EC2Client, place);
+  }
+
+  ebs(place: Place): EBSClient {
+    return this.#client(EBSClient, place);
+  }
+
+  kms(place: Place): KMSClient {
+    return this.#client(KMSClient, place);
+  }
+
+  #client<T>(ClientClass: new (configuration: never) => T, place: Place): T {
+    const name = `${ClientClass.name} ${place}`;
     const known = this.#clients.get(name) as T | undefined;
     if (known) return known;
-    const made = this.server.sdk(ClientClass as never, { region }) as T;
+    const client = place === 'neighbour' ? this.#neighbour! : this.server;
+    const made = client.sdk(ClientClass as never, { region: places[place].region }) as T;
     this.#clients.set(name, made);
     return made;
   }
@@ -154,19 +188,17 @@ export class ModelWorld {
     return existsSync(path) ? readFileSync(path, 'utf8').trimEnd().split('\n').slice(-40).join('\n') : '';
   }
 
-  /** Repeats a call that fails only because something was killed a moment ago. */
+  /** Repeats a call that fails only because something was killed a moment ago, or the block store is away. */
   async retried<T>(call: () => Promise<T>): Promise<T> {
     for (;;) {
       try {
         return await call();
       } catch (error) {
         const { message, name } = error as Error;
-        if (
-          this.isKilling ||
-          Date.now() - this.#killedAt > 30_000 ||
-          !(transient.test(message) || transient.test(name))
-        )
-          throw error;
+        const isOfKill =
+          !this.isKilling && Date.now() - this.#killedAt < 30_000 && transient.test(`${name} ${message}`);
+        const isOfStore = this.isWithoutStore && /InternalServerException/.test(name);
+        if (!isOfKill && !isOfStore) throw error;
         if (this.#history.at(-1) !== `${this.steps} again, after: ${message}`) this.note(`again, after: ${message}`);
         await new Promise((resolve) => setTimeout(resolve, 100));
       }
@@ -187,6 +219,23 @@ export class ModelWorld {
     await this.server.stop();
     this.#isDown = true;
     this.dropConnections();
+  }
+
+  get storePath(): string {
+    return join(this.server.dataDir, 'snapshots');
+  }
+
+  /** The block store is gone, as one is that is not mounted. Until it is back and `isWithoutStore` is false, much fails. */
+  removeStore(): void {
+    this.note('the block store goes away');
+    this.isWithoutStore = true;
+    renameSync(this.storePath, `${this.storePath}.away`);
+  }
+
+  returnStore(): void {
+    this.note('the block store is back');
+    if (existsSync(this.storePath)) throw new Error('another block store was begun where the one was that is away');
+    renameSync(`${this.storePath}.away`, this.storePath);
   }
 
   async restart(): Promise<void> {
@@ -257,7 +306,7 @@ export class ModelWorld {
 export const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
 /** Looks every now and then until it is so. */
-export async function waitFor(what: string, isSo: () => Promise<boolean>, timeoutMs = 40_000): Promise<void> {
+export async function waitFor(what: string, isSo: () => Promise<boolean>, timeoutMs = 90_000): Promise<void> {
   const deadline = Date.now() + timeoutMs;
   while (!(await isSo())) {
     if (Date.now() > deadline) throw new Error(`waited ${timeoutMs / 1000} s in vain for ${what}`);
