@@ -7,7 +7,7 @@
 // usual family, a chain, that is one on either side, however long the chain.
 
 import { ancestorsMax, DamagedManifest, Manifest, type ManifestHeader } from './manifest.ts';
-import { readManifest, readManifestHeader } from './read-manifest.ts';
+import { isBeingFreed, readManifest, readManifestHeader } from './read-manifest.ts';
 import type { BlockName, BlockStore } from './store.ts';
 
 const headersAtOnce = 8;
@@ -68,7 +68,7 @@ export async function freeSnapshot(
 
 async function freeHalfMade(store: BlockStore, snapshotId: string, options: FreeOptions): Promise<FreeResult> {
   const { signal } = options;
-  if (await includes(store.listFreeing(signal), snapshotId)) {
+  if (await isBeingFreed(store, snapshotId, signal)) {
     // Interrupted after its manifest went: what it stored and is still there, others need.
     await store.deleteMark(snapshotId, signal);
     await store.deleteFreeing(snapshotId, signal);

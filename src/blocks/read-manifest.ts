@@ -24,6 +24,12 @@ export async function readManifestHeader(
   }
 }
 
+/** Whether a snapshot is being freed: blocks that its manifest names may be gone, so nothing may be taken over from it. */
+export async function isBeingFreed(store: BlockStore, snapshotId: string, signal?: AbortSignal): Promise<boolean> {
+  for await (const freed of store.listFreeing(signal)) if (freed === snapshotId) return true;
+  return false;
+}
+
 /** Reads and verifies a manifest. Undefined when there is none. Rejects with StoreError. */
 export async function readManifest(
   store: BlockStore,

@@ -190,6 +190,18 @@ test('an upload that an earlier version began, which noted down digests as they 
   expect((await get('snap-e1', 0)).equals(blocks[0]!)).toBe(true);
 });
 
+test('nothing is taken over from a parent that is being deleted', async () => {
+  await start('snap-a1');
+  await put('snap-a1', 0, block());
+  await complete('snap-a1', 1);
+  await start('snap-a2', 'snap-a1');
+  await store.putFreeing('snap-a1');
+  const gone = { code: 'NoSuchSnapshot', message: expect.stringContaining('snap-a1') };
+  await expect(start('snap-a3', 'snap-a1')).rejects.toMatchObject(gone);
+  await expect(complete('snap-a2', 0)).rejects.toMatchObject(gone);
+  expect(await store.getManifest('snap-a2')).toBeUndefined();
+});
+
 test('a successor begins as its parent, and the two can be compared', async () => {
   await start('snap-a1');
   const [zero, one, two] = [block(), block(), block()];

@@ -10,6 +10,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import type { CompleteUploadRequest, StartUploadRequest } from '../../aws/block-protocol.ts';
 import type { SnapshotOutcome } from '../../aws/host-protocol.ts';
 import { Manifest, ManifestBuilder } from '../../blocks/manifest.ts';
+import { isBeingFreed } from '../../blocks/read-manifest.ts';
 import { type BlockStore, blockBytes, isSnapshotId } from '../../blocks/store.ts';
 import { openDigest } from '../../crypto/block-digest.ts';
 import { RequestRefused } from './request-refused.ts';
@@ -190,13 +191,19 @@ export class Uploads {
 
   async #start({ snapshotId, volumeId, sizeBytes, parentSnapshotId }: StartUploadRequest): Promise<void> {
     const store = await this.#openStore();
-    if (parentSnapshotId && !(await store.getManifestStart(parentSnapshotId, 1)))
-      throw new RequestRefused('NoSuchSnapshot', `the block store has no snapshot ${parentSnapshotId}`);
+    if (parentSnapshotId) await this.#requireParent(parentSnapshotId);
     this.#refuseEnded(snapshotId);
     await store.putMark(snapshotId);
     mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
     const header = { snapshotId, volumeId, sizeBytes, parentSnapshotId: parentSnapshotId ?? null };
     this.#add(UploadFile.create(this.#path(snapshotId), header));
+  }
+
+  /** @throws {RequestRefused} when it isn't there whole */
+  async #requireParent(snapshotId: string): Promise<void> {
+    const store = await this.#openStore();
+    if (!(await store.getManifestStart(snapshotId, 1)) || (await isBeingFreed(store, snapshotId)))
+      throw new RequestRefused('NoSuchSnapshot', `the block store has no snapshot ${snapshotId}`);
   }
 
   /** Has `work` end an upload, when the puts that are under way have come to their end. */
@@ -234,6 +241,7 @@ export class Uploads {
     }
     const { blocks } = builder;
     const count = written.size;
+    if (parent) await this.#requireParent(parent.header.snapshotId);
     // It may have been given up while it waited.
     this.#refuseEnded(snapshotId);
     await store.putManifest(snapshotId, builder.finish());

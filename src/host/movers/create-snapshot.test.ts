@@ -1,9 +1,10 @@
-import { randomBytes } from 'node:crypto';
+import { hash, randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { ManifestBuilder } from '../../blocks/manifest.ts';
 import { openStore } from '../../blocks/open-store.ts';
 import { readManifest } from '../../blocks/read-manifest.ts';
 import { type BlockStore, blockBytes, StoreError } from '../../blocks/store.ts';
@@ -65,7 +66,17 @@ beforeEach(async () => {
     },
   });
   // Private members are found on the real store only.
-  for (const name of ['getBlock', 'getManifest', 'putMark', 'deleteMark', 'deleteBlocks', 'sync', 'close'] as const)
+  for (const name of [
+    'getBlock',
+    'getManifest',
+    'putMark',
+    'deleteMark',
+    'putFreeing',
+    'listFreeing',
+    'deleteBlocks',
+    'sync',
+    'close',
+  ] as const)
     Object.defineProperty(store, name, { value: (real[name] as (...all: unknown[]) => unknown).bind(real) });
 });
 afterEach(() => {
@@ -99,6 +110,34 @@ test('blocks are put once, although the work was stopped in between', async () =
   await createSnapshot(job, context());
   expect(put.sort()).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
   await expectWhole();
+});
+
+describe('a parent that is being deleted', () => {
+  const parentSnapshotId = 'snap-00000000000000000';
+  beforeEach(async () => {
+    const builder = new ManifestBuilder({ snapshotId: parentSnapshotId, volumeId, sizeBytes, createdAt: 'now' });
+    for (let index = 0; index < 8; index++)
+      builder.append(index, hash('sha256', contents.subarray(index * blockBytes, (index + 1) * blockBytes), 'buffer'));
+    await store.putManifest(parentSnapshotId, builder.finish());
+    job = { ...job, parentSnapshotId };
+  });
+
+  test('is none: what the snapshot needs is stored with it', async () => {
+    await store.putFreeing(parentSnapshotId);
+    await createSnapshot(job, context());
+    await expectWhole();
+  });
+
+  test('is noticed also when that begins while blocks are compared with it', async () => {
+    const slabs = new Slabs(4);
+    const lend = slabs.lend.bind(slabs);
+    slabs.lend = async (use) => {
+      await store.putFreeing(parentSnapshotId);
+      return lend(use);
+    };
+    await expect(createSnapshot(job, { ...context(), slabs })).rejects.toThrow('is being deleted');
+    expect(await store.getManifest(snapshotId)).toBeUndefined();
+  });
 });
 
 test('blocks that the store could not make durable are put again', async () => {

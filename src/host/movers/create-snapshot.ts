@@ -6,6 +6,7 @@ import { hash } from 'node:crypto';
 import type { SnapshotOutcome } from '../../aws/host-protocol.ts';
 import { removeCow } from '../../blocks/copy-before-write.ts';
 import { Manifest, ManifestBuilder } from '../../blocks/manifest.ts';
+import { isBeingFreed } from '../../blocks/read-manifest.ts';
 import { openSnapshotView, type SnapshotView } from '../../blocks/snapshot-view.ts';
 import { StoreError } from '../../blocks/store.ts';
 import { pause } from '../pause.ts';
@@ -46,6 +47,8 @@ async function copy(job: CreateSnapshotJob, context: JobContext): Promise<Buffer
       const parent = journal.parent ? await parentManifest(journal.parent, context) : undefined;
       const copying = new Copying(job, context, view, journal, parent);
       const manifest = await copying.run();
+      if (parent && (await isBeingFreed(store, parent.header.snapshotId, signal)))
+        throw new Error(`the parent ${parent.header.snapshotId} of ${job.snapshotId} is being deleted`);
       // Makes everything durable that was put before; if it can't, some of that may be lost.
       end = 'unsafe';
       await store.putManifest(job.snapshotId, manifest, signal);
@@ -59,10 +62,10 @@ async function copy(job: CreateSnapshotJob, context: JobContext): Promise<Buffer
   }
 }
 
-/** A parent that is missing or damaged costs room, not the snapshot. */
+/** A parent that is missing, damaged or being deleted costs room, not the snapshot. */
 async function parentManifest(snapshotId: string, { store, signal }: JobContext): Promise<Manifest | undefined> {
   const bytes = await store.getManifest(snapshotId, signal);
-  if (!bytes) return undefined;
+  if (!bytes || (await isBeingFreed(store, snapshotId, signal))) return undefined;
   try {
     return Manifest.parse(bytes, { snapshotId, location: store.location });
   } catch (error) {
