@@ -38,9 +38,16 @@ export interface SnapshotScene {
 
 /** Returns a volume that was made from a snapshot, under a key of its own; it is detached. */
 export async function tellOfSnapshots(scene: SnapshotScene): Promise<string> {
-  const { connection, stage, tell, volume, nbd, written } = scene;
-  const ebs = new EBSClient(connection.sdkConfiguration());
+  const ebs = new EBSClient(scene.connection.sdkConfiguration());
+  const { first, copy } = await tellOfOneMoment(scene);
+  const later = await tellOfChanges(scene, ebs, first);
+  if (scene.ownDataDir) await tellOfDamage(scene, ebs, later, scene.ownDataDir);
+  ebs.destroy();
+  return copy;
+}
 
+async function tellOfOneMoment(scene: SnapshotScene): Promise<{ first: string; copy: string }> {
+  const { connection, stage, tell, volume, nbd, written } = scene;
   tell.chapter('A snapshot, while data is written');
   await nbd.write(bulk.at, randomBytes(bulk.length));
   const writer = new Writer(nbd);
@@ -53,6 +60,7 @@ export async function tellOfSnapshots(scene: SnapshotScene): Promise<string> {
   await writer.reaches(after + 1);
   await writer.stop();
   tell.claim('it is completed, while the volume goes on being written to', isWhole && writer.done > after, first);
+
   tell.doing(`aws ec2 create-volume --snapshot-id ${first} --encrypted --kms-key-id ${scene.alias} …`);
   const copy = await volumeUnderAnotherKey(scene, first);
   await stage.attach(copy, device);
@@ -69,82 +77,99 @@ export async function tellOfSnapshots(scene: SnapshotScene): Promise<string> {
     moment !== undefined && moment >= before && moment <= after,
     moment === undefined ? '' : `write ${moment} is the last in it; ${writer.done} were made until it was completed`,
   );
-  const inspection = await connection.call<VolumeInspection>('InspectVolume', { VolumeId: copy });
   // What was read above has been fetched, and rests in the new image.
   await restored.flush();
   await restored.close();
+  const { ImagePath } = await connection.call<VolumeInspection>('InspectVolume', { VolumeId: copy });
+  const [old, own] = [scene.image, ImagePath!].map((path) => readAt(path, written.at, 4096)) as [Buffer, Buffer];
   tell.claim(
     'its data key is its own: the same data rests there as other bytes',
-    inspection.ImagePath !== null &&
-      !readAt(inspection.ImagePath, written.at, 4096).equals(readAt(scene.image, written.at, 4096)) &&
-      !readAt(inspection.ImagePath, written.at, 4096).equals(written.bytes.subarray(0, 4096)),
+    !own.equals(old) && !own.equals(written.bytes.subarray(0, own.length)),
   );
   await stage.detach(copy, device);
+  return { first, copy };
+}
 
+interface LaterSnapshot {
+  readonly id: string;
+  /** The index of a block that it stored, a token for it, and what is in it. */
+  readonly index: number;
+  readonly token: string;
+  readonly content: Buffer;
+}
+
+async function tellOfChanges(scene: SnapshotScene, ebs: EBSClient, first: string): Promise<LaterSnapshot> {
+  const { stage, tell, volume, nbd } = scene;
   tell.chapter('The next one stores what changed');
+  const changedAt = bulk.at + 4 * mebibyte;
   const changed = randomBytes(2 * blockBytes);
-  await nbd.write(bulk.at + 4 * mebibyte, changed);
+  await nbd.write(changedAt, changed);
   await nbd.flush();
   tell.doing(`aws ec2 create-snapshot --volume-id ${volume};  aws ebs list-changed-blocks …`);
-  const second = await snapshot(stage, volume);
-  const isSecondWhole = await completed(stage, second);
+  const id = await snapshot(stage, volume);
+  const isWhole = await completed(stage, id);
   const { ChangedBlocks = [] } = await ebs.send(
-    new ListChangedBlocksCommand({ FirstSnapshotId: first, SecondSnapshotId: second }),
+    new ListChangedBlocksCommand({ FirstSnapshotId: first, SecondSnapshotId: id }),
   );
   // The two above, and the one that was written to all the while.
-  const expected = [counter.at, bulk.at + 4 * mebibyte, bulk.at + 4 * mebibyte + blockBytes].map(
-    (at) => at / blockBytes,
-  );
+  const expected = [counter.at, changedAt, changedAt + blockBytes].map((at) => at / blockBytes);
   tell.claim(
     'the blocks that differ are the three that were written in between',
-    isSecondWhole && ChangedBlocks.map((each) => each.BlockIndex).join() === expected.join(),
+    isWhole && ChangedBlocks.map((each) => each.BlockIndex).join() === expected.join(),
     `blocks of 512 KiB number ${expected.join(', ')}`,
   );
-  const store = join(stage.dataDir, 'snapshots', 'blocks');
-  if (existsSync(join(store, first))) {
-    const [full, more] = [first, second].map((id) => filesUnder(join(store, id)).length) as [number, number];
+  if (existsSync(blocksOf(stage, first))) {
+    const [full, more] = [first, id].map((each) => filesUnder(blocksOf(stage, each)).length) as [number, number];
     tell.claim(
       'only these were stored',
       more === expected.length,
       `${sizeOf(full)} for the first snapshot, ${sizeOf(more)} for the second`,
     );
   }
+  const token = ChangedBlocks[1]?.SecondBlockToken ?? '';
+  return { id, index: changedAt / blockBytes, token, content: changed.subarray(0, blockBytes) };
+}
 
-  if (scene.ownDataDir) {
-    const files = filesUnder(scene.ownDataDir);
-    tell.claim(
-      `the plaintext is still in none of the files, ${files.length} by now`,
-      !files.some((file) => fileContains(file, written.needle)),
-    );
+async function tellOfDamage(
+  { stage, tell, written }: SnapshotScene,
+  ebs: EBSClient,
+  { id, index, token, content }: LaterSnapshot,
+  dataDir: string,
+): Promise<void> {
+  const files = filesUnder(dataDir);
+  tell.claim(
+    `the plaintext is still in none of the files, ${files.length} by now`,
+    !files.some((file) => fileContains(file, written.needle)),
+  );
 
-    tell.chapter('A block in the store is damaged');
-    const { BlockIndex, SecondBlockToken } = ChangedBlocks[1]!;
-    const file = filesUnder(join(store, second)).find((path) => Number.parseInt(path.slice(-8), 16) === BlockIndex)!;
-    const read = async () => {
-      const { BlockData } = await ebs.send(
-        new GetSnapshotBlockCommand({ SnapshotId: second, BlockIndex, BlockToken: SecondBlockToken }),
-      );
-      return Buffer.from(await BlockData!.transformToByteArray());
-    };
-    const stored = readFileSync(file);
-    const damaged = Buffer.from(stored);
-    damaged[1000]! ^= 1;
-    tell.doing(`aws ebs get-snapshot-block --snapshot-id ${second} --block-index ${BlockIndex} …`);
-    writeFileSync(file, damaged);
-    const error = await read().then(
-      () => undefined,
-      (error: Error) => error,
-    );
-    tell.claim(
-      'with one bit of it changed it is not given out, and named',
-      error?.message.includes(`${BlockIndex} of ${second}`) ?? false,
-      error ? `${error.name}: ${error.message}` : '',
-    );
-    writeFileSync(file, stored);
-    tell.claim('put right, it can be read', (await read()).equals(changed.subarray(0, blockBytes)));
-  }
-  ebs.destroy();
-  return copy;
+  tell.chapter('A block in the store is damaged');
+  const file = filesUnder(blocksOf(stage, id)).find((path) => Number.parseInt(path.slice(-8), 16) === index)!;
+  const read = async () => {
+    const request = { SnapshotId: id, BlockIndex: index, BlockToken: token };
+    const { BlockData } = await ebs.send(new GetSnapshotBlockCommand(request));
+    return Buffer.from(await BlockData!.transformToByteArray());
+  };
+  const stored = readFileSync(file);
+  const damaged = Buffer.from(stored);
+  damaged[1000]! ^= 1;
+  tell.doing(`aws ebs get-snapshot-block --snapshot-id ${id} --block-index ${index} …`);
+  writeFileSync(file, damaged);
+  const error = await read().then(
+    () => undefined,
+    (error: Error) => error,
+  );
+  tell.claim(
+    'with one bit of it changed it is not given out, and named',
+    error?.message.includes(`${index} of ${id}`) ?? false,
+    error ? `${error.name}: ${error.message}` : '',
+  );
+  writeFileSync(file, stored);
+  tell.claim('put right, it can be read', (await read()).equals(content));
+}
+
+/** Where the blocks that a snapshot stored lie, if the block store is the data directory's own. */
+export function blocksOf(stage: Stage, snapshotId: string): string {
+  return join(stage.dataDir, 'snapshots', 'blocks', snapshotId);
 }
 
 async function snapshot(stage: Stage, volume: string): Promise<string> {

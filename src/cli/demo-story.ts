@@ -1,7 +1,7 @@
 /** The story that `coffer demo` tells. */
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import { CloudTrailClient, LookupEventsCommand } from '@aws-sdk/client-cloudtrail';
 import {
   CreateVolumeCommand,
@@ -22,7 +22,7 @@ import type { ListEventsOutput } from '../events/list.ts';
 import type { Connection } from './connection.ts';
 import { decryptUnits, fileContains, filesUnder, readAt, settles } from './demo-evidence.ts';
 import type { Narrator } from './demo-narrator.ts';
-import { tellOfSnapshots } from './demo-snapshots.ts';
+import { blocksOf, tellOfSnapshots } from './demo-snapshots.ts';
 import { Stage } from './demo-stage.ts';
 import { CommandError, exitCodes } from './errors.ts';
 import { NbdClient } from './nbd-client.ts';
@@ -176,6 +176,7 @@ async function play(stage: Stage, connection: Connection, tell: Narrator, ownDat
     zone,
     ownDataDir,
   });
+
   tell.chapter('Every step is on record');
   for (const EventName of ['GenerateDataKeyWithoutPlaintext', 'CreateGrant', 'Decrypt']) {
     tell.doing(`aws cloudtrail lookup-events --lookup-attributes AttributeKey=EventName,AttributeValue=${EventName}`);
@@ -256,12 +257,10 @@ async function play(stage: Stage, connection: Connection, tell: Narrator, ownDat
   await nbd.close();
 
   tell.chapter('Cleaning up');
+  const isStoreHere = stage.snapshots.some((id) => existsSync(blocksOf(stage, id)));
   await stage.clear();
   tell.claim('a deleted volume leaves no image', await settles(() => !existsSync(image)));
-  const blocks = join(dataDir, 'snapshots', 'blocks');
-  if (existsSync(blocks)) {
-    const areGone = () => stage.snapshots.every((id) => !existsSync(join(blocks, id)));
-    tell.claim('a deleted snapshot leaves no blocks', await settles(areGone));
-  }
+  const areGone = () => stage.snapshots.every((id) => !existsSync(blocksOf(stage, id)));
+  if (isStoreHere) tell.claim('a deleted snapshot leaves no blocks', await settles(areGone));
   trail.destroy();
 }
