@@ -3,11 +3,13 @@
  * its own measure. Sources stand beside the figures. (The whole of Project Wycheproof's cases for these algorithms was run
  * against Verify, VerifyMac, DeriveSharedSecret and Decrypt as well; they are too much to keep here.)
  *
- * For ML-DSA there is no second implementation in reach: Debian 12's OpenSSL, 3.0, does not have it. So the public keys that
- * published seeds give are held against their published digests.
+ * What is post-quantum Debian 12's OpenSSL, 3.0, does not know. So the public keys that published seeds give are held against
+ * their published digests, and known-answers.json has what @noble/post-quantum 0.7.1 made from the same seeds, without
+ * randomness: its signatures of `the message` and their μ, and secrets that it encapsulated, from 32 bytes of 07.
  */
 import { createHash, createPrivateKey, createPublicKey, hash, type webcrypto } from 'node:crypto';
 import { beforeAll, describe, expect, test } from 'vitest';
+import answers from './known-answers.json' with { type: 'json' };
 import { TestKms } from './testing.ts';
 
 let kms: TestKms;
@@ -222,7 +224,30 @@ describe('ML-DSA: Project Wycheproof, mldsa_…_sign_seed_test.json, first group
     const input = { KeyId, SigningAlgorithm: 'ML_DSA_SHAKE_256', Message: Buffer.from('the message') };
     const { Signature } = await kms.run('Sign', input);
     expect(await kms.run('Verify', { ...input, Signature })).toMatchObject({ SignatureValid: true });
+    const { mu, signature } = answers.signatures[spec];
+    const theirs = { KeyId, SigningAlgorithm: 'ML_DSA_SHAKE_256', Signature: Buffer.from(signature, 'base64') };
+    const represented = { Message: Buffer.from(mu, 'base64'), MessageType: 'EXTERNAL_MU' };
+    for (const signed of [{ Message: input.Message }, represented])
+      expect(await kms.run('Verify', { ...theirs, ...signed })).toMatchObject({ SignatureValid: true });
+    expect(await kms.code('Verify', { ...theirs, Message: represented.Message })).toBe('KMSInvalidSignatureException');
     Signature[0] ^= 1;
     expect(await kms.code('Verify', { ...input, Signature })).toBe('KMSInvalidSignatureException');
   });
+});
+
+/** The last arc of the object identifier 2.16.840.1.101.3.4.4.x. */
+test.each([
+  ['ML_KEM_512', 1],
+  ['ML_KEM_768', 2],
+  ['ML_KEM_1024', 3],
+] as const)('%s: the secret that another encapsulated', async (spec, arc) => {
+  const algorithm = Buffer.concat([hex('300b06096086480165030404'), Buffer.of(arc)]);
+  const secret = Buffer.concat([hex('3054020100'), algorithm, hex('04428040'), Buffer.alloc(64, 0x2a)]);
+  const KeyId = await keyOf(spec, 'ENCAPSULATE_DECAPSULATE', secret);
+  const answer = await kms.run('Decapsulate', {
+    KeyId,
+    EncapsulationAlgorithm: 'ML_KEM',
+    SharedSecretCiphertextBlob: Buffer.from(answers.encapsulated[spec].ciphertext, 'base64'),
+  });
+  expect(answer.SharedSecret.toString('base64')).toBe(answers.encapsulated[spec].secret);
 });
