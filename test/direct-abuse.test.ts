@@ -113,5 +113,5 @@ test('blocks that come while the snapshot is completed are in it or refused, and
   expect(all.some(({ status }) => status === 'fulfilled')).toBe(true);
   await complete();
   const { stdout } = await run(coffer, ['store', 'check', '--data', server.dataDir, '--json']);
-  expect(JSON.parse(stdout)).toMatchObject({ problemCount: 0, unreferenced: { blocks: 0 } });
+  expect(JSON.parse(stdout)).toMatchObject({ ProblemCount: 0, Unreferenced: { Blocks: 0 } });
 });

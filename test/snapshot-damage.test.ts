@@ -114,12 +114,12 @@ test('coffer snapshot export names it, and leaves no image that looks whole', as
 test('coffer store check names both, and who needs them', async () => {
   const { exitCode, stdout } = await cli('store', 'check', '--json', '--quiet');
   expect(exitCode).toBe(1);
-  const { problems } = JSON.parse(stdout);
-  const found = problems.map(({ kind, owner, index, snapshotIds }: Record<string, unknown>) => ({
-    kind,
-    owner,
-    index,
-    snapshotIds: [...(snapshotIds as string[])].sort(),
+  // biome-ignore lint/suspicious/noExplicitAny: the command's JSON.
+  const found = JSON.parse(stdout).Problems.map(({ Kind, Owner, BlockIndex, SnapshotIds }: any) => ({
+    kind: Kind,
+    owner: Owner,
+    index: BlockIndex,
+    snapshotIds: [...SnapshotIds].sort(),
   }));
   expect(found).toHaveLength(2);
   expect(found).toContainEqual({ kind: 'corrupt', owner: snapshot, index: altered, snapshotIds: [snapshot] });

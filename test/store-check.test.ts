@@ -107,7 +107,14 @@ describe('coffer store check', () => {
     expect(stdout).toBe(`${store.location}: 2 snapshots, 3 blocks (1.5 MiB), 3 blocks read\neverything is fine\n`);
     expect(exitCode).toBe(0);
     const json = JSON.parse((await check('--json', '--quick')).stdout);
-    expect(json).toMatchObject({ fine: true, snapshots: 2, blocks: 3, blocksRead: 0, storeId: store.id });
+    expect(json).toMatchObject({
+      Fine: true,
+      Location: store.location,
+      StoreId: store.id,
+      Snapshots: 2,
+      Blocks: 3,
+      BlocksRead: 0,
+    });
   });
 
   it('names what is corrupt and who needs it, with exit code 1', async () => {
@@ -121,9 +128,9 @@ describe('coffer store check', () => {
     const json = await check('--json');
     expect(json.exitCode).toBe(1);
     expect(JSON.parse(json.stdout)).toMatchObject({
-      fine: false,
-      problemCount: 1,
-      problems: [{ kind: 'corrupt', owner: 'snap-0a', index: 1, snapshotIds: ['snap-0a', 'snap-0b'] }],
+      Fine: false,
+      ProblemCount: 1,
+      Problems: [{ Kind: 'corrupt', Owner: 'snap-0a', BlockIndex: 1, SnapshotIds: ['snap-0a', 'snap-0b'] }],
     });
     rmSync(altered());
     expect((await check('--quick')).stdout).toMatch(/^1 of snap-0a +missing +snap-0a snap-0b$/m);

@@ -57,7 +57,7 @@ async function runCheck(options: CheckCommandOptions): Promise<void> {
   } catch (error) {
     throw new CommandError(printable(inFull(error)), checkExitCodes.notRun, { cause: error });
   }
-  if (options.json) printJson({ ...report, fine: isFine(report) });
+  if (options.json) printJson(reportJson(report));
   else printReport(report, options.repair === true);
   process.exitCode = isFine(report) ? checkExitCodes.fine : checkExitCodes.problems;
 }
@@ -87,6 +87,41 @@ async function check({ store: given, data, quick, repair, quiet }: CheckCommandO
     process.off('SIGINT', interrupt);
     store.close();
   }
+}
+
+/** Named as all that programs read of Coffer is: as AWS names things. */
+function reportJson(report: CheckReport): object {
+  const { unreferenced } = report;
+  return {
+    Location: report.location,
+    StoreId: report.storeId,
+    Fine: isFine(report),
+    Snapshots: report.snapshots,
+    Blocks: report.blocks,
+    BlocksRead: report.blocksRead,
+    DamagedManifests: report.damagedManifests.map(({ snapshotId, message }) => ({
+      SnapshotId: snapshotId,
+      Message: message,
+    })),
+    ProblemCount: report.problemCount,
+    Problems: report.problems.map(({ owner, index, kind, snapshotIds, message }) => ({
+      Owner: owner,
+      BlockIndex: index,
+      Kind: kind,
+      SnapshotIds: snapshotIds,
+      Message: message,
+    })),
+    Unreferenced: {
+      Blocks: unreferenced.blocks,
+      Bytes: unreferenced.bytes,
+      Owners: unreferenced.owners.map(({ snapshotId, blocks }) => ({ SnapshotId: snapshotId, Blocks: blocks })),
+    },
+    RecentBlocks: report.recentBlocks,
+    BeingMade: report.beingMade,
+    BeingFreed: report.beingFreed,
+    ...(report.dropped === undefined ? {} : { Dropped: report.dropped }),
+    ...(report.notRepaired === undefined ? {} : { NotRepaired: report.notRepaired }),
+  };
 }
 
 function printReport(report: CheckReport, isRepair: boolean): void {
