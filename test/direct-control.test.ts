@@ -4,7 +4,7 @@ import { expect, test } from 'vitest';
 import type { BlockRequest, TakeBlockRequestsResponse } from '../src/aws/block-protocol.ts';
 import { SealedBoxKey } from '../src/crypto/sealed-box.ts';
 import { hostPrincipal } from '../src/iam/principals.ts';
-import { eachInItsWorld } from './support/snapshots.ts';
+import { eachInItsWorld, until } from './support/snapshots.ts';
 import { account, type Caller, otherAccount, stranger } from './support/world.ts';
 
 const w = eachInItsWorld();
@@ -74,6 +74,30 @@ test('no block of an encrypted snapshot goes to a host without the key, not even
   }
   const puts = host.seen.filter(({ kind }) => kind === 'putBlock') as Array<{ dataKey?: string }>;
   expect(puts.filter(({ dataKey }) => !dataKey)).toHaveLength(0);
+});
+
+test('what StartSnapshot began before its client or the server went away is taken up when it is asked again', async () => {
+  const { world } = w.current;
+  const gone = new AbortController();
+  const input = { ClientToken: 'once' };
+  // No host takes requests for blocks yet.
+  const first = start(input, { cancelled: gone.signal }).catch((error) => error);
+  await until(async () => (await w.current.found({ OwnerIds: ['self'] })).length === 1);
+  gone.abort();
+  expect(await first).toBeInstanceOf(Error);
+  const [begun] = await w.current.found({ OwnerIds: ['self'] });
+  await using host = blockHost();
+  expect(await start(input)).toBe(begun);
+  expect(host.seen).toMatchObject([{ kind: 'startUpload', snapshotId: begun }]);
+  expect((await w.current.describe(begun!)).State).toBe('pending');
+  // As often as one likes; when there is nothing to begin any more, no host is asked.
+  expect(await start(input)).toBe(begun);
+  await world.call('ebs', 'CompleteSnapshot', { SnapshotId: begun, ChangedBlocksCount: 0 });
+  const asked = host.seen.length;
+  expect(await start(input)).toBe(begun);
+  await world.ec2('DeleteSnapshot', { SnapshotId: begun });
+  expect(await start(input)).toBe(begun);
+  expect(host.seen).toHaveLength(asked);
 });
 
 test('an account can have 100 snapshots begun at a time, wherever; the hundred and first is refused', async () => {

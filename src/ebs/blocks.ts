@@ -108,9 +108,15 @@ function sealedDigest(rootKey: RootKey, snapshot: DirectSnapshot, index: number,
 function checkedData(input: PutSnapshotBlockRequest): Buffer {
   const { DataLength: length, Checksum: checksum, ChecksumAlgorithm: algorithm, Progress: progress } = input;
   if (length !== blockBytes)
-    throw invalid('INVALID_PARAMETER_VALUE', `x-amz-Data-Length is ${length}; a block has ${blockBytes} bytes.`);
+    throw invalid(
+      'INVALID_PARAMETER_VALUE',
+      `x-amz-Data-Length is ${length ?? 'missing'}; a block has ${blockBytes} bytes.`,
+    );
   if (algorithm !== 'SHA256')
-    throw invalid('INVALID_PARAMETER_VALUE', `x-amz-Checksum-Algorithm is '${algorithm}'; it must be SHA256.`);
+    throw invalid(
+      'INVALID_PARAMETER_VALUE',
+      `x-amz-Checksum-Algorithm is ${algorithm === undefined ? 'missing' : `'${algorithm}'`}; it must be SHA256.`,
+    );
   if (progress !== undefined && (progress < 0 || progress > 100))
     throw invalid('INVALID_PARAMETER_VALUE', `x-amz-Progress is ${progress}; it is a percentage.`);
   const data = (input.BlockData as unknown as Buffer | undefined) ?? Buffer.alloc(0);

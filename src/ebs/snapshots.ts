@@ -45,7 +45,10 @@ export function requireOpen(snapshot: DirectSnapshot): void {
 export function requireIndex(index: number | undefined, snapshot: DirectSnapshot): asserts index is number {
   const count = snapshot.VolumeSize * blocksPerGib;
   if (index === undefined || index < 0 || index >= count)
-    throw invalid('INVALID_BLOCK', `Block index ${index} is outside of the snapshot, which has ${count} blocks.`);
+    throw invalid(
+      'INVALID_BLOCK',
+      `Block index ${index ?? '(missing)'} is outside of the snapshot, which has ${count} blocks.`,
+    );
 }
 
 /** Leave to do `action` on a snapshot. Its ARN has no account, so that a shared one is authorized like one's own. */

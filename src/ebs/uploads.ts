@@ -7,6 +7,7 @@ import type {
 } from '@aws-sdk/client-ebs';
 import type { Call } from '../aws/call.ts';
 import type { DirectSnapshot } from '../aws/direct-snapshots.ts';
+import { isAwsError } from '../aws/errors.ts';
 import { operation, type RecordDetails } from '../aws/service.ts';
 import type { RootKey } from '../crypto/root-key.ts';
 import type { BlockBroker } from './block-broker.ts';
@@ -65,23 +66,16 @@ function startSnapshot(broker: BlockBroker) {
     async handle(call, input, { parent }) {
       if (parent) requireParent(parent, input.VolumeSize!);
       const { snapshot, answer } = await call.transaction((inside) => begin(inside, input));
-      if (!snapshot) return answer;
+      if (!snapshot) {
+        await beginAgain(call, broker, answer.SnapshotId!);
+        return answer;
+      }
       try {
-        await askHost(
-          call,
-          broker,
-          snapshot,
-          {
-            kind: 'startUpload',
-            snapshotId: snapshot.SnapshotId,
-            volumeId: snapshot.VolumeId,
-            sizeBytes: snapshot.SizeBytes,
-            ...(parent ? { parentSnapshotId: parent.SnapshotId } : {}),
-          },
-          `The snapshot '${snapshot.SnapshotId}'`,
-        );
+        await askHostToBegin(call, broker, snapshot);
       } catch (error) {
-        await call.transaction((inside) => undo(inside, input, snapshot.SnapshotId));
+        // Who repeats the request with its token, as the SDKs do, takes up what the client that is gone has begun.
+        if (!call.cancelled.aborted || input.ClientToken === undefined)
+          await call.transaction((inside) => undo(inside, input, snapshot.SnapshotId));
         throw error;
       }
       return answer;
@@ -106,7 +100,10 @@ function startSnapshot(broker: BlockBroker) {
 function checkStart(input: StartSnapshotRequest): void {
   const { VolumeSize: size, Timeout: timeout, ClientToken: token, Description: description, Tags: tags = [] } = input;
   if (size === undefined || size < 1 || size > volumeSizeMaxGib)
-    throw invalid('INVALID_VOLUME_SIZE', `VolumeSize is ${size}; it can be from 1 to ${volumeSizeMaxGib} GiB.`);
+    throw invalid(
+      'INVALID_VOLUME_SIZE',
+      `VolumeSize is ${size ?? 'missing'}; it can be from 1 to ${volumeSizeMaxGib} GiB.`,
+    );
   if (timeout !== undefined && (timeout < timeoutMinMinutes || timeout > timeoutMaxMinutes))
     throw invalid(
       'INVALID_PARAMETER_VALUE',
@@ -121,6 +118,8 @@ function checkStart(input: StartSnapshotRequest): void {
   if (input.ParentSnapshotId && input.KmsKeyArn)
     throw invalid('INVALID_PARAMETER_VALUE', "KmsKeyArn can't be given together with ParentSnapshotId.");
   if (tags.length > 50) throw invalid('INVALID_TAG', `There are ${tags.length} tags; a snapshot can have 50.`);
+  if (new Set(tags.map(({ Key }) => Key)).size < tags.length)
+    throw invalid('INVALID_TAG', 'A tag key can be given only once.');
   for (const { Key: key, Value: value } of tags)
     if (!key || key.length > 127 || (value ?? '').length > 255 || key.startsWith('aws:'))
       throw invalid('INVALID_TAG', `The tag '${key ?? ''}' is not one that a snapshot can have.`);
@@ -162,6 +161,39 @@ async function begin(
   };
   await rememberAnswer(call, input, answer);
   return { snapshot, answer };
+}
+
+function askHostToBegin(call: Call, broker: BlockBroker, snapshot: DirectSnapshot): Promise<unknown> {
+  const { SnapshotId: snapshotId, VolumeId: volumeId, SizeBytes: sizeBytes, ParentSnapshotId: parent } = snapshot;
+  const request = {
+    kind: 'startUpload',
+    snapshotId,
+    volumeId,
+    sizeBytes,
+    ...(parent ? { parentSnapshotId: parent } : {}),
+  } as const;
+  return askHost(call, broker, snapshot, request, `The snapshot '${snapshotId}'`);
+}
+
+/** A request was repeated: the first may have ended, with its process, before a host heard of the snapshot. */
+async function beginAgain(call: Call, broker: BlockBroker, snapshotId: string): Promise<void> {
+  const snapshot = await openSnapshot(call, snapshotId);
+  if (!snapshot) return;
+  try {
+    await askHostToBegin(call, broker, snapshot);
+  } catch (error) {
+    // Completed or given up meanwhile: then it had been begun.
+    if (await openSnapshot(call, snapshotId)) throw error;
+  }
+}
+
+/** Undefined for one that is gone, or takes no blocks any more. */
+async function openSnapshot(call: Call, snapshotId: string): Promise<DirectSnapshot | undefined> {
+  const snapshot = await findSnapshot(call, snapshotId).catch((error) => {
+    if (isAwsError(error, 'ResourceNotFoundException')) return undefined;
+    throw error;
+  });
+  return snapshot?.IsOpen ? snapshot : undefined;
 }
 
 /** The host could not begin: the request has come to nothing, and its token is free again. */
@@ -228,7 +260,7 @@ function checkComplete(input: CompleteSnapshotRequest, snapshot: DirectSnapshot)
   if (count === undefined || count < 0 || count > snapshot.VolumeSize * blocksPerGib)
     throw invalid(
       'INVALID_PARAMETER_VALUE',
-      `x-amz-ChangedBlocksCount is ${count}; the snapshot has ${snapshot.VolumeSize * blocksPerGib} blocks.`,
+      `x-amz-ChangedBlocksCount is ${count ?? 'missing'}; the snapshot has ${snapshot.VolumeSize * blocksPerGib} blocks.`,
     );
   if (checksum === undefined) return;
   if (Buffer.from(checksum, 'base64').length !== 32)
