@@ -113,6 +113,14 @@ describe('ModifyVolume', () => {
     expect(await modify(id, { MultiAttachEnabled: true })).toMatchObject({ TargetMultiAttachEnabled: true });
   });
 
+  test('from gp2 to gp3 makes no volume slower', async () => {
+    const large = await w.volume({ Size: 2000 });
+    expect(await modify(large, { VolumeType: 'gp3' })).toMatchObject({ TargetIops: 6000, TargetThroughput: 250 });
+    const named = await w.volume({ Size: 2000 });
+    const wish = { VolumeType: 'gp3', Iops: 3000, Throughput: 125 };
+    expect(await modify(named, wish)).toMatchObject({ TargetIops: 3000, TargetThroughput: 125 });
+  });
+
   test.each([
     [{}, 'MissingParameter'],
     [{ Size: 7 }, 'InvalidParameterValue'],
@@ -154,6 +162,18 @@ describe('ModifyVolume', () => {
 
 describe('Multi-Attach', () => {
   const shared = () => w.volume({ VolumeType: 'io2', Size: 4, Iops: 100, MultiAttachEnabled: true, Encrypted: true });
+
+  test('leaves an io1 volume its size and IOPS, an io2 one only its type', async () => {
+    const performance = { Size: 4, Iops: 100, MultiAttachEnabled: true };
+    const io1 = await w.volume({ VolumeType: 'io1', ...performance });
+    for (const change of [{ Size: 8 }, { Iops: 200 }, { VolumeType: 'io2' }])
+      await expect(modify(io1, change)).rejects.toMatchObject({ code: 'InvalidParameterCombination' });
+    expect(await w.describeVolume(io1)).toMatchObject(performance);
+    const io2 = await shared();
+    const otherType = { VolumeType: 'io1', Iops: 100 };
+    await expect(modify(io2, otherType)).rejects.toMatchObject({ code: 'InvalidParameterCombination' });
+    expect(await modify(io2, { Size: 8, Iops: 200 })).toMatchObject({ TargetSize: 8, TargetIops: 200 });
+  });
 
   test('gives one volume to several instances of a host, each under a grant of its own', async () => {
     const id = await shared();

@@ -98,11 +98,18 @@ function targetContext(target: VolumeSettings): Record<string, string> {
   };
 }
 
-/** Only io2 volumes that are not attached can change it. Source: EBS user guide, "Attach a volume to multiple instances". */
+/**
+ * Only io2 volumes that are not attached can change it; while it is on, io1 volumes stay as they are.
+ * Source: EBS user guide, "Attach a volume to multiple instances" and the limitations of "Elastic Volumes".
+ */
 function checkMultiAttach(volume: VolumeRow, target: VolumeSettings): void {
   if (volume.multi_attach && target.volume_type !== volume.volume_type)
     throw invalidCombination(
       `The type of the Multi-Attach volume '${volume.volume_id}' can't be changed while Multi-Attach is enabled.`,
+    );
+  if (volume.multi_attach && volume.volume_type === 'io1')
+    throw invalidCombination(
+      `The size and IOPS of the io1 volume '${volume.volume_id}' can't be changed while Multi-Attach is enabled.`,
     );
   if (target.multi_attach === volume.multi_attach) return;
   if (target.volume_type !== 'io2')

@@ -39,6 +39,9 @@ const throughputPerIopsMax = 0.25;
 
 /** What a volume gets that is changed to a type with provisioned IOPS, unless they are named. */
 const modifiedIopsStandard = 3000;
+/** gp2 volumes above this size, GiB, do more MiB/s than gp3's standard: this many. */
+const gp2FastAboveGib = 170;
+const gp2FastMibs = 250;
 
 export interface VolumeSettingsRequest {
   readonly VolumeType?: string | undefined;
@@ -116,8 +119,9 @@ export function modifiedSettings(now: VolumeSettings, request: ModificationReque
   if (type === 'standard' && !isSameType)
     throw invalidCombination(`A volume of type ${now.volume_type} can't be changed to type standard.`);
   const rule = typeRules[type];
-  const iops = request.Iops ?? (isSameType ? (now.iops ?? undefined) : modifiedIopsStandard);
-  const throughput = request.Throughput ?? (isSameType ? (now.throughput ?? undefined) : undefined);
+  const kept = isSameType ? { iops: now.iops, throughput: now.throughput } : unlessNamed(now, type);
+  const iops = request.Iops ?? kept.iops ?? undefined;
+  const throughput = request.Throughput ?? kept.throughput ?? undefined;
   return volumeSettings({
     VolumeType: type,
     Size: request.Size ?? now.size_gib,
@@ -126,6 +130,18 @@ export function modifiedSettings(now: VolumeSettings, request: ModificationReque
     ...(rule?.throughput || request.Throughput !== undefined ? { Throughput: throughput } : {}),
     MultiAttachEnabled: request.MultiAttachEnabled ?? (isSameType && now.multi_attach === 1),
   });
+}
+
+/**
+ * What a volume gets with another type. From gp2 to gp3 it gets no slower. Source: EC2 API reference, ModifyVolume; EBS user
+ * guide, "Modify an Amazon EBS volume using Elastic Volumes operations".
+ */
+function unlessNamed(now: VolumeSettings, type: string): Pick<VolumeSettings, 'iops' | 'throughput'> {
+  if (now.volume_type !== 'gp2' || type !== 'gp3') return { iops: modifiedIopsStandard, throughput: null };
+  return {
+    iops: Math.max(modifiedIopsStandard, now.iops ?? 0),
+    throughput: now.size_gib > gp2FastAboveGib ? gp2FastMibs : null,
+  };
 }
 
 function checkSize(type: string, rule: TypeRule, size: number | undefined): number {
