@@ -199,6 +199,21 @@ describe('encryption by default', () => {
   });
 });
 
+test('attributes: AutoEnableIO is kept, EnableVolumeIO has nothing to do, and others are refused', async () => {
+  const { VolumeId } = await create();
+  const attribute = (Attribute?: string) => world.ec2('DescribeVolumeAttribute', { VolumeId, Attribute });
+  expect(await attribute('autoEnableIO')).toEqual({ VolumeId, AutoEnableIO: { Value: false } });
+  await world.ec2('ModifyVolumeAttribute', { VolumeId, AutoEnableIO: { Value: true } });
+  expect(await attribute('autoEnableIO')).toEqual({ VolumeId, AutoEnableIO: { Value: true } });
+  expect(await attribute('productCodes')).toEqual({ VolumeId, ProductCodes: [] });
+  await expect(attribute('size')).rejects.toMatchObject({ code: 'InvalidParameterValue' });
+  await expect(attribute()).rejects.toMatchObject({ code: 'MissingParameter' });
+  await expect(world.ec2('EnableVolumeIO', { VolumeId, DryRun: true })).rejects.toMatchObject({
+    code: 'DryRunOperation',
+  });
+  expect(await world.ec2('EnableVolumeIO', { VolumeId })).toEqual({});
+});
+
 test('accounts and regions see nothing of each other', async () => {
   const { VolumeId } = await create({ Encrypted: true });
   const abroad = { region: 'eu-west-1' };

@@ -158,6 +158,7 @@ describe('EC2', () => {
     ['DescribeVolumeStatus', { VolumeIds: [volume] }],
     ['DescribeVolumeAttribute', { VolumeId: volume, Attribute: 'autoEnableIO' }],
     ['ModifyVolumeAttribute', { VolumeId: volume, AutoEnableIO: { Value: true } }],
+    ['EnableVolumeIO', { VolumeId: volume }],
     ['CreateTags', { Resources: [volume], Tags: [{ Key: 'a', Value: 'stolen' }] }],
     ['CreateTags', { Resources: [instance], Tags: [{ Key: 'a', Value: 'stolen' }] }],
     ['DeleteTags', { Resources: [volume] }],

@@ -42,7 +42,12 @@ import { createSnapshot, createSnapshots, deleteSnapshot } from './snapshots.ts'
 import { createSync } from './sync.ts';
 import { createTags, deleteTags, describeTags } from './tags.ts';
 import { describeVolumesModifications, modifyVolume } from './volume-modifications.ts';
-import { describeVolumeAttribute, describeVolumeStatus, modifyVolumeAttribute } from './volume-status.ts';
+import {
+  describeVolumeAttribute,
+  describeVolumeStatus,
+  enableVolumeIO,
+  modifyVolumeAttribute,
+} from './volume-status.ts';
 import { createVolume, deleteVolume } from './volumes.ts';
 
 function byName(operations: readonly Operation[]): Record<string, Operation> {
@@ -87,6 +92,7 @@ export function createEc2(): Service {
       detachVolume,
       disableEbsEncryptionByDefault,
       enableEbsEncryptionByDefault,
+      enableVolumeIO,
       failDirectSnapshot,
       getDirectSnapshot,
       getEbsDefaultKmsKeyId,

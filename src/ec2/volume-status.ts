@@ -6,6 +6,8 @@ import {
   DescribeVolumeStatus$,
   type DescribeVolumeStatusRequest,
   type DescribeVolumeStatusResult,
+  EnableVolumeIO$,
+  type EnableVolumeIORequest,
   type InitializationStatusDetails,
   ModifyVolumeAttribute$,
   type ModifyVolumeAttributeRequest,
@@ -16,7 +18,7 @@ import { matchesFilters } from '../aws/filters.ts';
 import { pageToken } from '../aws/pagination.ts';
 import { type AccessRequest, operation } from '../aws/service.ts';
 import { allow, allowOnVolume, attributeContext } from './access.ts';
-import { checkVolumeId, missingParameter, stopIfDryRun, volumesNotFound } from './errors.ts';
+import { checkVolumeId, invalidValue, missingParameter, stopIfDryRun, volumesNotFound } from './errors.ts';
 import { listRequest, pageMax } from './list-request.ts';
 import { type AttachmentRow, tables, type VolumeRow } from './records.ts';
 import { zoneIdOf } from './regions.ts';
@@ -196,15 +198,39 @@ export const describeVolumeAttribute = operation<
   resolve: resolveVolume,
   access: (call, _input, { volume, tags }) => [allowOnVolume(call, 'DescribeVolumeAttribute', volume, tags)],
   handle(_call, input, { volume }) {
+    const attribute = input.Attribute;
+    if (!attribute) throw missingParameter('attribute');
+    if (attribute !== 'autoEnableIO' && attribute !== 'productCodes')
+      throw invalidValue(`Value (${attribute}) for parameter attribute is invalid. Unknown attribute.`);
     stopIfDryRun(input);
-    if (input.Attribute !== 'autoEnableIO' && input.Attribute !== 'productCodes') throw missingParameter('attribute');
     return {
       VolumeId: volume.volume_id,
-      ...(input.Attribute === 'productCodes'
+      ...(attribute === 'productCodes'
         ? { ProductCodes: [] }
         : { AutoEnableIO: { Value: volume.auto_enable_io === 1 } }),
     };
   },
+});
+
+/**
+ * Lets I/O to a volume go on that was stopped because its data may be inconsistent. No volume's I/O is stopped here: what
+ * can't be read is an error for who reads it. So there is nothing to do. Source: EC2 API reference, EnableVolumeIO.
+ */
+export const enableVolumeIO = operation<EnableVolumeIORequest, object, OneVolume>({
+  name: 'EnableVolumeIO',
+  schema: EnableVolumeIO$,
+  effect: 'writes',
+  resolve: resolveVolume,
+  access: (call, _input, { volume, tags }) => [allowOnVolume(call, 'EnableVolumeIO', volume, tags)],
+  handle(_call, input) {
+    stopIfDryRun(input);
+    return {};
+  },
+  record: (call, input, output) => ({
+    requestParameters: { volumeId: input.VolumeId ?? null },
+    responseElements: output ? { requestId: call.requestId, _return: true } : null,
+    lookupResources: volumeResource(input.VolumeId),
+  }),
 });
 
 export const modifyVolumeAttribute = operation<ModifyVolumeAttributeRequest, object, OneVolume>({

@@ -327,6 +327,7 @@ export const everyInput: Readonly<Record<string, Readonly<Record<string, Make>>>
       InstanceId: await instance(world),
       DisableApiTermination: { Value: true },
     }),
+    EnableVolumeIO: onVolume(),
     ModifyVolumeAttribute: onVolume({ AutoEnableIO: { Value: true } }),
     RebootInstances: onInstances,
     RunInstances: async (world) => ({
