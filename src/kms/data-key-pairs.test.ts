@@ -114,10 +114,16 @@ test('a key that was disabled while the pair was made encrypts nothing', async (
 test('an RSA pair keeps nobody waiting', async () => {
   const { KeyId } = await kms.key();
   const order: string[] = [];
-  const pair = kms.run('GenerateDataKeyPair', { KeyId, KeyPairSpec: 'RSA_4096' }).then(() => order.push('pair'));
+  const pairs = Promise.all(
+    Array.from({ length: 3 }, () =>
+      kms.run('GenerateDataKeyPair', { KeyId, KeyPairSpec: 'RSA_4096' }).then(() => order.push('pair')),
+    ),
+  );
   for (let at = 0; at < 5; at++) await kms.run('DescribeKey', { KeyId }).then(() => order.push('key'));
-  await pair;
-  expect(order).toEqual(['key', 'key', 'key', 'key', 'key', 'pair']);
+  await pairs;
+  expect(order).toHaveLength(8);
+  // The first may be made at once, by luck.
+  expect(order.at(-1)).toBe('pair');
 });
 
 test('more RSA pairs than there are processors are made all the same, one after the other', async () => {
