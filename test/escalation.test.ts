@@ -4,7 +4,14 @@
  */
 import http from 'node:http';
 import { join } from 'node:path';
-import { CreateVolumeCommand, DescribeVolumesCommand, EC2Client } from '@aws-sdk/client-ec2';
+import {
+  CreateTagsCommand,
+  CreateVolumeCommand,
+  DeleteTagsCommand,
+  DeleteVolumeCommand,
+  DescribeVolumesCommand,
+  EC2Client,
+} from '@aws-sdk/client-ec2';
 import * as iam from '@aws-sdk/client-iam';
 import * as kms from '@aws-sdk/client-kms';
 import { AssumeRoleCommand, GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
@@ -210,6 +217,24 @@ describe('the context of a request', () => {
       'no role trust policy allows the sts:TagSession',
     );
     await expect(assume([{ Key: 'aws:PrincipalTag/admin', Value: 'yes' }])).rejects.toThrow();
+  });
+});
+
+describe('tags that a policy protects', () => {
+  it('are not deleted by a request that names none, and so deletes all', async () => {
+    const TagSpecifications = [{ ResourceType: 'volume' as const, Tags: [{ Key: 'owner', Value: 'alice' }] }];
+    const make = new CreateVolumeCommand({ Size: 1, AvailabilityZone: zone, TagSpecifications });
+    const Resources = [(await root.ec2.send(make)).VolumeId!];
+    const owner = { 'ForAnyValue:StringEquals': { 'aws:TagKeys': 'owner' } };
+    await give(allow('ec2:*'), { ...allow(['ec2:CreateTags', 'ec2:DeleteTags'], '*', owner), Effect: 'Deny' });
+    const ec2 = mallory.sdk(EC2Client);
+    await ec2.send(new CreateTagsCommand({ Resources, Tags: [{ Key: 'team', Value: 'a' }] }));
+    await ec2.send(new DeleteTagsCommand({ Resources, Tags: [{ Key: 'team' }] }));
+    for (const Tags of [[{ Key: 'owner' }], [], undefined])
+      await expect(ec2.send(new DeleteTagsCommand({ Resources, Tags }))).rejects.toMatchObject(refused);
+    const { Volumes } = await root.ec2.send(new DescribeVolumesCommand({ VolumeIds: Resources }));
+    expect(Volumes![0]!.Tags).toEqual([{ Key: 'owner', Value: 'alice' }]);
+    await root.ec2.send(new DeleteVolumeCommand({ VolumeId: Resources[0] }));
   });
 });
 

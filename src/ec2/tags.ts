@@ -71,9 +71,11 @@ async function findAllTaggable(call: Call, input: { readonly Resources?: string[
 
 function accessTo(action: string) {
   return (call: Call, input: { Tags?: Array<{ Key?: string; Value?: string }> }, resources: Taggable[]) => {
-    const tags = new Map((input.Tags ?? []).map(({ Key, Value }) => [Key ?? '', Value ?? '']));
+    const named = new Map((input.Tags ?? []).map(({ Key, Value }) => [Key ?? '', Value ?? '']));
     return resources.map((resource) => {
       const request = leave(call, action, resource);
+      // A request that deletes every tag is about all that are there: it names them, though it doesn't say their names.
+      const tags = named.size > 0 || action === 'CreateTags' ? named : resource.tags;
       return { ...request, context: { ...request.context, ...requestTagContext(tags) } };
     });
   };
