@@ -46,6 +46,11 @@ const commands = [
   'key delete',
   'volume',
   'volume inspect',
+  'snapshot',
+  'snapshot import',
+  'snapshot export',
+  'store',
+  'store check',
   'trail',
   'events',
 ];
@@ -55,7 +60,7 @@ describe('help', () => {
     const { exitCode, stdout, stderr } = await type([...command.split(' '), '--help']);
     expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
     expect(stdout).toMatch(/^Usage: coffer /);
-    if (!['account', 'key', 'volume'].includes(command))
+    if (!['account', 'key', 'volume', 'snapshot', 'store'].includes(command))
       expect(stdout).toMatch(/Examples:\n {2}coffer .*[\s\S]*Exit codes: /);
   });
 
@@ -68,6 +73,12 @@ describe('help', () => {
     expect(alone.stdout + alone.stderr).toContain('Usage: coffer');
   });
 
+  test('coffer help COMMAND is the same, also of a command in a command', async () => {
+    const { exitCode, stdout } = await type(['help', 'key', 'usage']);
+    expect({ exitCode, stdout }).toEqual({ exitCode: 0, stdout: (await type(['key', 'usage', '--help'])).stdout });
+    expect(stdout.indexOf('--max'), 'what is particular comes first').toBeLessThan(stdout.indexOf('--endpoint'));
+  });
+
   test('coffer --version prints the version', async () => {
     expect((await type(['--version'])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
@@ -76,6 +87,7 @@ describe('help', () => {
 describe('wrong usage ends with 2 and one line that says what is wrong', () => {
   test.each([
     [['trial'], "unknown command 'trial' (Did you mean trail?); see coffer --help"],
+    [['help', 'trial'], "unknown command 'trial' (Did you mean trail?); see coffer --help"],
     [['trail', '--foo'], "unknown option '--foo'"],
     [['volume', 'inspect'], "missing required argument 'volume-id'; see coffer volume inspect --help"],
     [['key', 'delete', 'alias/mine', '--days', '6'], '--days must be from 7 to 30'],
@@ -84,6 +96,7 @@ describe('wrong usage ends with 2 and one line that says what is wrong', () => {
     [['trail', '--since', 'yesterday'], 'is not a time'],
     [['trail', '--event', 'Decrypt', '--user', 'x'], 'one of --event'],
     [['status', '--endpoint', 'ftp://x'], 'not an http or https address'],
+    [['status', '--endpoint', '127.0.0.1:4600'], 'as http://127.0.0.1:4600 is'],
     [['serve', '--listen', '4600'], 'is not HOST:PORT'],
     [['serve', '--listen', '127.0.0.1:99999'], 'is not HOST:PORT'],
     [['serve', '--listen', '0.0.0.0:0'], 'without TLS'],
@@ -209,6 +222,13 @@ describe('with a server', () => {
       EncryptedDataKey: expect.stringMatching(/^[A-Za-z0-9+/]+=*$/),
       EncryptionContext: { 'aws:ebs:id': volume },
     });
+  });
+
+  test('https to a server without TLS: 69, and what to try', async () => {
+    const endpoint = server.endpoint.replace('http:', 'https:');
+    const { exitCode, stderr } = await type(['status', '--endpoint', endpoint], { env: server.environment() });
+    expect(stderr).toBe(`coffer: what answers at ${endpoint} does not speak TLS (EPROTO); is it ${server.endpoint}?\n`);
+    expect(exitCode).toBe(69);
   });
 
   test('status shows server, host and counts', async () => {

@@ -26,16 +26,17 @@ export function withConnection(
   command: Command,
   { region = 'the region (default: $AWS_REGION, $AWS_DEFAULT_REGION or us-east-1)' } = {},
 ): Command {
-  return command
-    .addOption(
-      new Option('--endpoint <url>', 'the server; without it, the one that runs on the data directory').env(
-        'COFFER_ENDPOINT',
-      ),
-    )
-    .addOption(new Option('--data <dir>', `the server's data directory (default: $COFFER_DATA or ./${defaultDataDir})`))
-    .addOption(new Option('--profile <name>', 'the profile in the AWS shared-credentials file').env('AWS_PROFILE'))
-    .addOption(new Option('--region <name>', region))
-    .addOption(new Option('--ca-file <pem>', "the server's own certificate, when no authority signed it"));
+  const options = [
+    new Option('--endpoint <url>', 'the server; without it, the one that runs on the data directory').env(
+      'COFFER_ENDPOINT',
+    ),
+    new Option('--data <dir>', `the server's data directory (default: $COFFER_DATA or ./${defaultDataDir})`),
+    new Option('--profile <name>', 'the profile in the AWS shared-credentials file').env('AWS_PROFILE'),
+    new Option('--region <name>', region),
+    new Option('--ca-file <pem>', "the server's own certificate, when no authority signed it"),
+  ];
+  for (const option of options) command.addOption(option.helpGroup('Server and credentials:'));
+  return command;
 }
 
 export class Connection {
@@ -100,11 +101,18 @@ export class Connection {
     const network = networkError(error);
     if (!network) return error;
     const { url } = this.endpoint;
-    const advice = certificateErrors.test(network)
-      ? `the certificate of ${url} is not trusted (${network}); if it is the server's own, name it with --ca-file`
-      : `no server answers at ${url} (${network}); is it running?`;
-    return new CommandError(advice, exitCodes.unavailable, { cause: error });
+    return new CommandError(unreachable(url, network), exitCodes.unavailable, { cause: error });
   }
+}
+
+function unreachable(url: string, why: string): string {
+  if (certificateErrors.test(why))
+    return `the certificate of ${url} is not trusted (${why}); if it is the server's own, name it with --ca-file`;
+  if (url.startsWith('https:') && /^(EPROTO|ERR_SSL_.*)$/.test(why))
+    return `what answers at ${url} does not speak TLS (${why}); is it ${url.replace('https:', 'http:')}?`;
+  if (why === 'ECONNRESET' && url.startsWith('http:'))
+    return `what answers at ${url} hangs up (${why}); is it ${url.replace('http:', 'https:')}?`;
+  return `no server answers at ${url} (${why}); is it running?`;
 }
 
 const aboutWho = /UnrecognizedClient|InvalidClientToken|InvalidSignature|SignatureDoesNotMatch|AuthFailure/;
@@ -123,7 +131,10 @@ function networkError(error: unknown): string | undefined {
 
 function checkUrl(text: string): string {
   if (URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)) return new URL(text).origin;
-  throw new CommandError(`the endpoint ${JSON.stringify(text)} is not an http or https address`, exitCodes.usage);
+  throw new CommandError(
+    `the endpoint ${JSON.stringify(text)} is not an http or https address, as http://127.0.0.1:4600 is`,
+    exitCodes.usage,
+  );
 }
 
 /**

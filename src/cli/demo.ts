@@ -17,9 +17,10 @@ export function demoCommand(): Command {
     .addHelpText(
       'after',
       `
-Without --endpoint or --data it starts a server of its own and removes it afterwards. Against a running server it must run
-on the machine of that server's host, because it reads and writes volumes through their sockets; it deletes what it made,
-and schedules its key for deletion in 7 days.
+Without --endpoint or --data it starts a server of its own and removes it
+afterwards. Against a running server it must run on the machine of that server's
+host, because it reads and writes volumes through their sockets; it deletes what
+it made, and schedules its key for deletion in 7 days.
 
 Examples:
   coffer demo

@@ -20,4 +20,5 @@ export class CommandError extends Error {
 }
 
 export const exitCodesHelp = `
-Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 69 the server or a needed tool is not there.`;
+Exit codes: 0 done; 1 refused or failed; 2 wrong usage;
+69 the server or a needed tool is not there.`;

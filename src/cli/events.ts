@@ -21,7 +21,7 @@ interface EventsOptions extends ConnectionOptions {
 export function eventsCommand(): Command {
   return withConnection(new Command('events'), { region: 'only what happened in this region (default: in all)' })
     .option('-f, --follow', 'go on as they come, until Ctrl-C')
-    .addOption(new Option('--max <count>', 'how many of the newest to start with').default('20'))
+    .addOption(new Option('--max <count>', 'how many of the newest to start with').default('20', '20'))
     .option('--json', 'print whole events, one JSON document per line')
     .addHelpText('after', `\nExamples:\n  coffer events\n  coffer events --follow --json\n${exitCodesHelp}`)
     .action(events);

@@ -36,13 +36,14 @@ export function hostCommand(): Command {
     .addHelpText(
       'after',
       `
-Logs to stderr as JSON lines. SIGTERM ends it after volumes are flushed; their data keys are wiped. While the server is
-away, attached volumes go on working.
+Logs to stderr as JSON lines. SIGTERM ends it after volumes are flushed; their
+data keys are wiped. While the server is away, attached volumes go on working.
 
 Examples:
   coffer host                                     beside a server that was started with --no-host
   coffer account host-key rack7 > host.credentials
-  coffer host --endpoint https://coffer.example:4600 --credentials host.credentials --host-id rack7 --zone us-east-1b
+  coffer host --endpoint https://coffer.example:4600 --host-id rack7 \\
+      --credentials host.credentials --zone us-east-1b
 ${exitCodesHelp}`,
     )
     .action(host);

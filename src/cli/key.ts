@@ -37,7 +37,8 @@ function usageCommand(): Command {
     .addHelpText(
       'after',
       `
-It needs kms:DescribeKey on the key, ec2:DescribeVolumes and ec2:DescribeSnapshots; the last use is shown to who may call
+It needs kms:DescribeKey on the key, ec2:DescribeVolumes and
+ec2:DescribeSnapshots; the last use is shown to who may call
 cloudtrail:LookupEvents.
 
 Examples:
@@ -61,7 +62,8 @@ function deleteCommand(): Command {
     .addHelpText(
       'after',
       `
-Shows what depends on the key and asks first; a key on which nothing depends is scheduled without a question.
+Shows what depends on the key and asks first; a key on which nothing depends is
+scheduled without a question.
 
 Examples:
   coffer key delete alias/databases

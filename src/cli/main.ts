@@ -1,5 +1,5 @@
 /** The `coffer` command: one file per subcommand. */
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Help, type Option } from 'commander';
 import { version } from '../aws/signed-client.ts';
 import { CommandError, exitCodes, exitCodesHelp } from './errors.ts';
 
@@ -69,10 +69,22 @@ const commands: Readonly<Record<string, { about: string; load: () => Promise<Com
 /** In every subcommand: makes commander throw instead of exit, and say what is wrong as we do, on one line. */
 function adopt(command: Command, path = command.name()): void {
   command.exitOverride();
+  command.configureHelp({ groupItems: ownOptionsFirst });
   command.configureOutput({
     outputError: (text, write) => write(`${inOneLine(text)}; see ${path} --help\n`),
   });
   for (const each of command.commands) adopt(each, `${path} ${each.name()}`);
+}
+
+/** What is particular to a command comes before what all of them take. */
+function ownOptionsFirst<T extends Command | Option>(
+  all: T[],
+  visible: T[],
+  groupOf: (item: T) => string,
+): Map<string, T[]> {
+  const groups = new Help().groupItems(all, visible, groupOf);
+  const own = groups.get('Options:');
+  return own ? new Map([['Options:', own], ...groups]) : groups;
 }
 
 function inOneLine(text: string): string {
@@ -83,8 +95,13 @@ function inOneLine(text: string): string {
     .replace(/\.$/, '');
 }
 
-const [first = '', second = ''] = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
-const asked = first === 'help' ? second : first;
+const words = process.argv.slice(2);
+if (words[0] === 'help' && words.length > 1) {
+  // `coffer help key usage` is `coffer key usage --help`; of an unknown command commander would show all there are.
+  words.shift();
+  if (words[0]! in commands) words.push('--help');
+}
+const asked = words.find((word) => !word.startsWith('-')) ?? '';
 
 // A reader that has seen enough (`coffer trail | head`) is no error; and a server goes on without its readers.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -96,7 +113,7 @@ try {
   for (const [name, { about, load }] of Object.entries(commands))
     program.addCommand((name === asked ? await load() : new Command(name)).description(about));
   adopt(program);
-  await program.parseAsync();
+  await program.parseAsync(words, { from: 'user' });
 } catch (error) {
   process.exitCode = report(error);
 }

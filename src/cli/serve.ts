@@ -50,13 +50,16 @@ export function serveCommand(): Command {
     .addHelpText(
       'after',
       `
-The administrator's access key is made on the first start and written to DIR/admin.credentials (an AWS shared-credentials
-file, mode 0600), or is the one in COFFER_ADMIN_ACCESS_KEY_ID and COFFER_ADMIN_SECRET_ACCESS_KEY.
+The administrator's access key is made on the first start and written to
+DIR/admin.credentials (an AWS shared-credentials file, mode 0600), or is the one
+in COFFER_ADMIN_ACCESS_KEY_ID and COFFER_ADMIN_SECRET_ACCESS_KEY.
+
 SIGTERM and Ctrl-C end server and host after volumes are flushed.
 
 Examples:
   coffer serve
-  coffer serve --data /srv/coffer --listen 0.0.0.0:4600 --tls-cert cert.pem --tls-key key.pem
+  coffer serve --data /srv/coffer --listen 0.0.0.0:4600 \\
+      --tls-cert cert.pem --tls-key key.pem
 ${exitCodesHelp}`,
     )
     .action(serve);
@@ -162,7 +165,10 @@ function prepareDataDir(given: string, hasHost: boolean): string {
     return dataDir;
   } catch (error) {
     if (error instanceof CommandError) throw error;
-    throw new CommandError(`the data directory can't be used: ${(error as Error).message}`, exitCodes.usage);
+    const { code, message } = error as NodeJS.ErrnoException;
+    const reason =
+      code === 'EPERM' || code === 'EACCES' ? `${message}; is it another user's? Choose another with --data` : message;
+    throw new CommandError(`the data directory can't be used: ${reason}`, exitCodes.usage);
   }
 }
 

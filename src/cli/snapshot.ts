@@ -17,17 +17,16 @@ function importCommand(): Command {
   return withConnection(new Command('import'))
     .description('Make a snapshot of a disk image.')
     .argument('<file>', 'a raw or qcow2 image, a block device, or - for a raw image on standard input')
-    .addOption(formatOption('the image’s format (default: qcow2 if it begins as one, else raw)'))
+    .addOption(formatOption("the image's format (default: qcow2 if it begins as one, else raw)"))
     .option('--size <gib>', 'the size of the volume; needed for standard input', wholeNumber(1, 65_536))
     .option('--description <text>')
-    .option('--encrypted', 'encrypt under the account’s default key (also without it, where that is the default)')
+    .option('--encrypted', "encrypt under the account's default key (also without it, where that is the default)")
     .option('--kms-key-id <arn>', 'encrypt under this KMS key')
     .option('--parent <snapshot-id>', 'make it a later snapshot of the same lineage as this one')
-    .option(
-      '--tag <key=value>',
-      'tag the snapshot; may be repeated',
-      (text: string, all: string[]) => [...all, text],
-      [],
+    .addOption(
+      new Option('--tag <key=value>', 'tag the snapshot; may be repeated')
+        .argParser((text: string, all: readonly string[]) => [...all, text])
+        .default([], 'none'),
     )
     .addOption(parallelOption())
     .option('--resume <snapshot-id>', 'go on with an import that was interrupted')
@@ -38,7 +37,8 @@ function importCommand(): Command {
       `
 Examples:
   coffer snapshot import disk.qcow2 --encrypted
-  zcat disk.img.gz | coffer snapshot import - --size 8 --kms-key-id arn:aws:kms:us-east-1:123456789012:key/…
+  zcat disk.img.gz | coffer snapshot import - --size 8 \\
+      --kms-key-id arn:aws:kms:us-east-1:123456789012:key/…
 ${exitCodesHelp}`,
     )
     .action(async (file: string, options: ImportOptions) => {
@@ -54,7 +54,7 @@ function exportCommand(): Command {
     .description('Write a snapshot to a disk image.')
     .argument('<snapshot-id>', 'snap-…')
     .argument('<file>', 'the image, or - for standard output (raw)')
-    .addOption(formatOption('the image’s format').default('raw'))
+    .addOption(formatOption("the image's format").default('raw'))
     .addOption(parallelOption())
     .option('--force', 'replace a file that is there')
     .option('--quiet', 'no progress')
@@ -62,8 +62,9 @@ function exportCommand(): Command {
     .addHelpText(
       'after',
       `
-The image is written to FILE.partial, and gets its name when it is whole. The same command goes on with one that was
-interrupted. Image and output are not encrypted: they are the volume as its instance sees it.
+The image is written to FILE.partial, and gets its name when it is whole. The
+same command goes on with one that was interrupted. Image and output are not
+encrypted: they are the volume as its instance sees it.
 
 Examples:
   coffer snapshot export snap-0123456789abcdef0 disk.qcow2 --format qcow2

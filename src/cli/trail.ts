@@ -27,7 +27,7 @@ export function trailCommand(): Command {
     .option('--service <source>', 'calls to one service (kms)')
     .option('--since <time>', 'from this time on (2026-01-31T12:00:00Z)')
     .option('--until <time>', 'up to this time')
-    .addOption(new Option('--max <count>', 'how many').default('20'))
+    .addOption(new Option('--max <count>', 'how many').default('20', '20'))
     .option('--json', 'print whole CloudTrail records, one JSON document per line')
     .addHelpText(
       'after',

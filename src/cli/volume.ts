@@ -11,8 +11,9 @@ export function volumeCommand(): Command {
     .addHelpText(
       'after',
       `
-The encrypted data key is base64. KMS Decrypt turns it into the 64-byte key of the image, with the encryption context that
-is printed beside it, for whoever may call kms:Decrypt.
+The encrypted data key is base64. KMS Decrypt turns it into the 64-byte key of
+the image, with the encryption context that is printed beside it, for whoever
+may call kms:Decrypt.
 
 Examples:
   coffer volume inspect vol-0123456789abcdef0
