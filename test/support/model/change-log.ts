@@ -40,7 +40,10 @@ export class ChangeLog<Volume> {
     return (this.#units.get(volume)?.size ?? 0) > 0;
   }
 
-  /** From now on: what is in flight, and what is begun until the answer is called for the first time. */
+  /**
+   * From now on: what is in flight, and what is begun until the answer is called for the first time. Its sequences are the
+   * observer's own: another point in time has another part of the same changes.
+   */
   observe(): () => readonly Begun<Volume>[] {
     if (this.#observers++ === 0) this.#all.length = 0;
     const inFlight = [...this.#inFlight];
@@ -49,7 +52,12 @@ export class ChangeLog<Volume> {
     return () => {
       if (seen) return seen;
       this.#observers--;
-      seen = [...inFlight, ...this.#all.slice(position)];
+      const sequences = new Map<Sequence, Sequence>();
+      seen = [...inFlight, ...this.#all.slice(position)].map((begun) => {
+        const sequence = sequences.get(begun.sequence) ?? new Sequence();
+        sequences.set(begun.sequence, sequence);
+        return { ...begun, sequence };
+      });
       return seen;
     };
   }
