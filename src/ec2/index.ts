@@ -26,7 +26,7 @@ import { describeInstanceAttribute, modifyInstanceAttribute } from './instance-a
 import { rebootInstances, startInstances, stopInstances, terminateInstances } from './instance-states.ts';
 import { describeInstanceTypes } from './instance-types.ts';
 import { describeKeyDependents } from './key-dependents.ts';
-import { ec2Migrations } from './records.ts';
+import { ec2Migrations } from './migrations.ts';
 import { describeAvailabilityZones, describeRegions } from './regions.ts';
 import { runInstances } from './run-instances.ts';
 import {
