@@ -259,6 +259,14 @@ describe('SimulatePrincipalPolicy', () => {
     expect(decisions(await simulate(alice.arn, owned))).toEqual(['allowed', 'allowed']);
   });
 
+  it('takes names of actions, ARNs and kinds of keys that there are', async () => {
+    const { arn } = await user('alice', allow('*'));
+    for (const more of [{ ActionNames: ['Decrypt'] }, { ActionNames: ['kms:*'] }, { ResourceArns: ['key'] }])
+      await expect(simulate(arn, more), JSON.stringify(more)).rejects.toMatchObject({ code: 'InvalidInput' });
+    const entry = { ContextKeyName: 'aws:username', ContextKeyType: 'words', ContextKeyValues: ['a'] };
+    await expect(simulate(arn, { ContextEntries: [entry] })).rejects.toMatchObject({ code: 'ValidationError' });
+  });
+
   it('must know who calls where the policy of a resource is to name the caller', async () => {
     await iam('CreateGroup', { GroupName: 'ops' });
     const ResourcePolicy = policy({ ...allow('kms:*'), Principal: '*' });

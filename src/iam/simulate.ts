@@ -3,18 +3,19 @@
  * the one that requests get (authorize.ts), with the context that the simulation gives.
  * Source: IAM API reference, SimulatePrincipalPolicy.
  */
-import type {
-  ContextEntry,
-  EvaluationResult,
-  SimulateCustomPolicyRequest,
-  SimulatePolicyResponse,
-  SimulatePrincipalPolicyRequest,
-  Statement,
+import {
+  type ContextEntry,
+  ContextKeyTypeEnum,
+  type EvaluationResult,
+  type SimulateCustomPolicyRequest,
+  type SimulatePolicyResponse,
+  type SimulatePrincipalPolicyRequest,
+  type Statement,
 } from '@aws-sdk/client-iam';
 import { parseArn } from '../aws/arn.ts';
 import type { Call, Principal } from '../aws/call.ts';
 import { type AccessRequest, operation, type PolicyDocument } from '../aws/service.ts';
-import { list, required, text } from '../aws/validate.ts';
+import { list, oneOf, required, structure, text } from '../aws/validate.ts';
 import { lowerCaseAscii } from '../aws/wildcard.ts';
 import { decide } from './authorize.ts';
 import { check, invalidInput, noSuchEntity } from './errors.ts';
@@ -46,6 +47,13 @@ interface Source {
 const commonRules = {
   ...pageRules,
   ActionNames: required(list(text({ min: 3, max: 128 }), { max: 100 })),
+  ContextEntries: list(
+    structure({
+      ContextKeyName: text({ min: 5, max: 256 }),
+      ContextKeyType: oneOf(Object.values(ContextKeyTypeEnum)),
+      ContextKeyValues: list(text()),
+    }),
+  ),
   ResourceArns: list(text({ min: 1, max: 2048 }), { max: 100 }),
   PolicyInputList: list(policyText, { max: 50 }),
   PermissionsBoundaryPolicyInputList: list(policyText, { max: 1 }),
@@ -102,6 +110,11 @@ async function simulate(call: Call, input: Input, source: Source): Promise<Simul
     resourcePolicy: input.ResourcePolicy === undefined ? undefined : parseResourcePolicy(input.ResourcePolicy),
     owner: ownerOf(input.ResourceOwner),
   };
+  // One that can't be asked for would be decided about all the same.
+  const noAction = input.ActionNames!.find((name) => !/^[a-z0-9-]+:\w+$/i.test(name));
+  if (noAction !== undefined) throw invalidInput(`${noAction} is not the name of an action, such as iam:CreateUser.`);
+  const noArn = input.ResourceArns?.find((name) => name !== '*' && !parseArn(name));
+  if (noArn !== undefined) throw invalidInput(`Resource ${noArn} must be in ARN format or "*".`);
   const pairs = input.ActionNames!.flatMap((action) =>
     (input.ResourceArns?.length ? input.ResourceArns : ['*']).map((resource) => ({ action, resource })),
   );
