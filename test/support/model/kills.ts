@@ -9,6 +9,7 @@ import {
 import { DisableKeyCommand, EnableKeyCommand } from '@aws-sdk/client-kms';
 import { interruptible, isRefusal, together } from './together.ts';
 import { burst, ignoreGone, Traffic } from './traffic.ts';
+import { complete } from './uploads.ts';
 import { describeVolume, isMade } from './volumes.ts';
 import { allPlaces, gib, type ModelVolume, type ModelWorld, type Place, pause, waitFor } from './world.ts';
 
@@ -66,6 +67,7 @@ export function isOfKill({ message, name }: Error): boolean {
 
 /** Compares the lists of what there is; what came of calls that were not answered is taken back. */
 export async function reconcile(world: ModelWorld): Promise<void> {
+  for (const one of world.uploads.values()) if (one.isCompleting) await complete(world, one);
   for (const place of allPlaces) {
     const { Snapshots } = await world.retried(() =>
       world.ec2(place).send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] })),

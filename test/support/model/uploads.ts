@@ -14,6 +14,7 @@ export async function upload(world: ModelWorld): Promise<void> {
   const [first] = world.uploads.values();
   if (!first || (world.uploads.size < uploadsMax && random.oneIn(4))) return start(world);
   if (random.oneIn(6)) return abandon(world, first);
+  if (first.isCompleting) return complete(world, first);
   await putSome(world, first);
   if (random.oneIn(2)) await complete(world, first);
 }
@@ -37,19 +38,30 @@ async function start(world: ModelWorld): Promise<void> {
   );
   if (id === undefined) return;
   world.note(`it is ${id}`);
-  world.uploads.set(id, { id, parentId: parent?.id, place, contents, key, digests: new Map() });
+  const empty = { digests: new Map(), unsure: new Set<number>(), isCompleting: false };
+  world.uploads.set(id, { id, parentId: parent?.id, place, contents, key, ...empty });
 }
 
 /** Puts some blocks, a few at a time; one that fails because something is killed is put again. */
-async function putSome(world: ModelWorld, { id, place, contents, key, digests }: ModelUpload): Promise<void> {
+async function putSome(world: ModelWorld, upload: ModelUpload): Promise<void> {
+  const { contents, key, unsure } = upload;
   if (key !== undefined && world.disabled.has(key)) return;
   const { random } = world;
-  const blocks = new Set<number>();
+  const blocks = new Set(unsure);
   const all = contents.sizeBytes / blockBytes;
   for (let count = 1 + random.below(6); count > 0; count--)
     blocks.add(random.pick([random.below(4), all - 1 - random.below(2), random.below(all)]));
-  await Promise.all(
+  await put(world, upload, blocks);
+}
+
+async function put(
+  world: ModelWorld,
+  { id, place, contents, digests, unsure }: ModelUpload,
+  blocks: ReadonlySet<number>,
+): Promise<void> {
+  const settled = await Promise.allSettled(
     [...blocks].map(async (index) => {
+      unsure.add(index);
       const write = world.nextWrite();
       const data = Buffer.alloc(blockBytes);
       const offset = index * blockBytes;
@@ -71,13 +83,18 @@ async function putSome(world: ModelWorld, { id, place, contents, key, digests }:
       );
       contents.apply({ kind: 'write', offset, length: blockBytes, write }, true);
       digests.set(index, Checksum);
+      unsure.delete(index);
     }),
   );
+  for (const one of settled) if (one.status === 'rejected') throw one.reason;
 }
 
-export async function complete(world: ModelWorld, { id, place, contents, key, digests }: ModelUpload): Promise<void> {
+export async function complete(world: ModelWorld, upload: ModelUpload): Promise<void> {
+  const { id, place, contents, key, digests, unsure } = upload;
   if (key !== undefined && world.disabled.has(key)) return;
+  if (unsure.size > 0 && !upload.isCompleting) await put(world, upload, new Set(unsure));
   world.note(`complete ${id}`);
+  upload.isCompleting = true;
   await world.retried(() =>
     world.ebs(place).send(
       new CompleteSnapshotCommand({

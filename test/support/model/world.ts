@@ -68,6 +68,10 @@ export interface ModelUpload {
   readonly contents: Contents;
   readonly key: string | undefined;
   readonly digests: Map<number, string>;
+  /** Blocks of which nobody knows what they are, or whether they were written: something was killed. */
+  readonly unsure: Set<number>;
+  /** It was to be completed, and perhaps is. */
+  isCompleting: boolean;
 }
 
 export interface ModelInstance {
