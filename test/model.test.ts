@@ -11,7 +11,7 @@ import { runModel } from './support/model/run.ts';
 
 const asked = process.env.COFFER_MODEL_SEED ?? '1';
 const seed = asked === 'random' ? Math.floor(Math.random() * 2 ** 31) : Number(asked);
-const minutes = Number(process.env.COFFER_MODEL_MINUTES ?? (process.env.COFFER_MODEL_STEPS ? 24 * 60 : 0.8));
+const minutes = Number(process.env.COFFER_MODEL_MINUTES ?? (process.env.COFFER_MODEL_STEPS ? 24 * 60 : 0.6));
 const stepsMax = Number(process.env.COFFER_MODEL_STEPS ?? Number.POSITIVE_INFINITY);
 
 test(

@@ -54,7 +54,7 @@ const steps: readonly Step[] = [
   [8, upload],
   [2, disableOrEnable],
   [3, killSomething],
-  [1, storeAway],
+  [2, storeAway],
   [2, lookAtStore],
   [6, stepsTogether],
 ];
