@@ -234,6 +234,11 @@ describe('SimulatePrincipalPolicy', () => {
     expect(
       decisions(await simulate(alice.arn, onKey(to(theAccount, allow('kms:*')), to(alice.arn, deny('kms:Decrypt'))))),
     ).toEqual(['allowed', 'explicitDeny']);
+    const { Policy } = await world.kms('GetKeyPolicy', { KeyId: keyArn });
+    expect(decisions(await simulate(alice.arn, { ResourceArns: [keyArn], ResourcePolicy: Policy }))).toEqual([
+      'allowed',
+      'allowed',
+    ]);
     const bob = await user('bob');
     const [byKey, not] = await simulate(bob.arn, onKey(to(bob.arn, allow('kms:Encrypt'))));
     expect(byKey).toMatchObject({

@@ -263,12 +263,13 @@ it("the page's commands work as they stand there", async () => {
   const script = lines.filter((line) => line !== assume).join('\n');
   const shell = async (who: Client, commands: string) => {
     const endpoint = `shopt -s expand_aliases\nalias aws='/usr/bin/aws --endpoint-url ${other.endpoint} --output json'`;
-    return run('bash', ['-ec', `${endpoint}\n${commands}`], { cwd: home, env: who.environment() });
+    return run('bash', ['-ec', `${endpoint}\n${commands}`], { cwd: home, env: who.environment(), timeoutMs: 300_000 });
   };
   const { stdout } = await shell(other, script);
   const found = (name: string) => new RegExp(`"${name}": "([^"]+)"`).exec(stdout)![1]!;
+  expect(stdout.match(/"EvalDecision": "\w+"/g)).toEqual(['"EvalDecision": "allowed"', '"EvalDecision": "allowed"']);
   const hers = other.as({ accessKeyId: found('AccessKeyId'), secretAccessKey: found('SecretAccessKey') });
   expect((await shell(hers, assume)).stdout).toContain('assumed-role/operators/monday');
   await expect(shell(other, assume)).rejects.toThrow('Roles may not be assumed by root accounts.');
   rmSync(home, { recursive: true });
-});
+}, 600_000);

@@ -52,11 +52,11 @@ export function parseTrustPolicy(text: string): PolicyDocument {
 }
 
 /**
- * Checks a policy that is to be on a resource, whichever it is.
+ * Checks a policy that is to be on a resource, whichever it is: more its service may ask for.
  * @throws {AwsError} MalformedPolicyDocument
  */
 export function parseResourcePolicy(text: string): PolicyDocument {
-  const { document, statements } = parse(text);
+  const { document, statements } = parsePolicyDocument(text, refusal);
   if (statements.some(({ Principal, NotPrincipal }) => principalFault(Principal ?? NotPrincipal) !== undefined))
     throw malformedPolicy('Policy contains a statement with one or more invalid principals.');
   return document;
