@@ -46,42 +46,40 @@ const dataKeyMembers: Readonly<Record<string, Constraint>> = {
   GrantTokens: grantTokenList,
   DryRun: boolean(),
 };
-const recorded = ['KeyId', 'EncryptionContext', 'NumberOfBytes', 'KeySpec', 'DryRun'];
+
+/** What both operations share. */
+const common = {
+  effect: 'reads',
+  aliases: true,
+  otherAccounts: true,
+  grantTokens: true,
+  conditions,
+  parameters: ['KeyId', 'EncryptionContext', 'NumberOfBytes', 'KeySpec', 'DryRun'],
+  additional: ({ KeyMaterialId }: GenerateDataKeyWithoutPlaintextResponse) => ({ keyMaterialId: KeyMaterialId }),
+} as const;
 
 export const dataKeyOperations = (store: KeyStore) => [
   keyOperation<GenerateDataKeyRequest, GenerateDataKeyResponse>(store, {
+    ...common,
     name: 'GenerateDataKey',
-    effect: 'reads',
-    aliases: true,
-    otherAccounts: true,
-    grantTokens: true,
     input: structure({ ...dataKeyMembers, Recipient: recipient }),
     check(input) {
       checkDataKeyInput(input);
       refuseRecipient(input);
     },
-    conditions: dataKeyConditions,
-    parameters: recorded,
-    additional: ({ KeyMaterialId }) => ({ keyMaterialId: KeyMaterialId }),
     async handle(call, input, key) {
-      const plaintext = newDataKey(call, input, key, 'GenerateDataKey');
+      const plaintext = newDataKey(input, key, 'GenerateDataKey');
       const encrypted = await encryptDataKey(call, store, key, plaintext, input);
       return { ...encrypted, Plaintext: plaintext };
     },
   }),
   keyOperation<GenerateDataKeyWithoutPlaintextRequest, GenerateDataKeyWithoutPlaintextResponse>(store, {
+    ...common,
     name: 'GenerateDataKeyWithoutPlaintext',
-    effect: 'reads',
-    aliases: true,
-    otherAccounts: true,
-    grantTokens: true,
     input: structure(dataKeyMembers),
     check: checkDataKeyInput,
-    conditions: dataKeyConditions,
-    parameters: recorded,
-    additional: ({ KeyMaterialId }) => ({ keyMaterialId: KeyMaterialId }),
     async handle(call, input, key) {
-      const plaintext = newDataKey(call, input, key, 'GenerateDataKeyWithoutPlaintext');
+      const plaintext = newDataKey(input, key, 'GenerateDataKeyWithoutPlaintext');
       try {
         return await encryptDataKey(call, store, key, plaintext, input);
       } finally {
@@ -113,11 +111,12 @@ export function refuseRecipient(input: { Recipient?: object | undefined }): void
     );
 }
 
-function dataKeyConditions(_call: Call, input: DataKeyInput): Conditions {
+function conditions(_call: Call, input: DataKeyInput): Conditions {
   return { 'kms:EncryptionAlgorithm': 'SYMMETRIC_DEFAULT', ...contextConditions(input.EncryptionContext) };
 }
 
-function newDataKey(_call: Call, input: DataKeyInput, key: Key, operationName: string): Buffer {
+/** The caller wipes it. */
+function newDataKey(input: DataKeyInput, key: Key, operationName: string): Buffer {
   requireEnabled(key);
   requireSymmetric(key, operationName);
   stopIfDryRun(input);

@@ -16,7 +16,7 @@ import { isPermanent, settleMaterials } from './imported-material.ts';
 import { keyMaterialId } from './key-ids.ts';
 import { keyOperation } from './key-operation.ts';
 import type { Material } from './key-specs.ts';
-import { isPrimary, requireExternal, requireNotPendingDeletion, requirePrimary } from './key-states.ts';
+import { isPrimary, requireNotPendingDeletion, requireOrigin, requirePrimary } from './key-states.ts';
 import type { Key, KeyStore } from './key-store.ts';
 import { type MaterialInfo, plain } from './material-store.ts';
 import { parameters, trailDate } from './trail.ts';
@@ -61,7 +61,7 @@ const importKeyMaterial = (store: KeyStore) =>
     }),
     response: ({ KeyId, KeyMaterialId }) => ({ keyId: KeyId, keyMaterialId: KeyMaterialId }),
     async handle(call, input, key) {
-      requireExternal(key);
+      requireOrigin(key, 'EXTERNAL');
       requireNotPendingDeletion(key);
       checkMembers(key, input);
       const expires_at = expiryOf(call, input);
@@ -89,7 +89,7 @@ const deleteImportedKeyMaterial = (store: KeyStore) =>
       ...(KeyMaterialId ? { keyMaterialId: KeyMaterialId } : {}),
     }),
     async handle(call, input, key) {
-      requireExternal(key);
+      requireOrigin(key, 'EXTERNAL');
       checkMembers(key, input);
       const materials = await store.materials.list(call.db, key);
       const target = materials.find(({ material_id, state }) =>

@@ -15,7 +15,7 @@ import { keyIdText } from './constraints.ts';
 import { keyNotFound } from './identifiers.ts';
 import { keyOperation } from './key-operation.ts';
 import { newMaterial } from './key-specs.ts';
-import { requireExternal, requireNotPendingDeletion } from './key-states.ts';
+import { requireNotPendingDeletion, requireOrigin } from './key-states.ts';
 import type { Key, KeyStore } from './key-store.ts';
 import type { KmsTables } from './records.ts';
 import { requireWrapping } from './unwrapping.ts';
@@ -53,7 +53,7 @@ const getParametersForImport = (store: KeyStore) =>
     }),
     parameters: ['KeyId', 'WrappingAlgorithm', 'WrappingKeySpec'],
     async handle(call, input, found) {
-      requireExternal(found);
+      requireOrigin(found, 'EXTERNAL');
       requireNotPendingDeletion(found);
       requireWrapping(found.key_spec, input.WrappingKeySpec!, input.WrappingAlgorithm!);
       await call.transaction((inside) => requireRoom(inside, found));

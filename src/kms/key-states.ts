@@ -27,9 +27,9 @@ export function requireMaterial(key: Key): void {
   if (key.state === 'PendingImport') throw new AwsError('KMSInvalidStateException', `${key.arn} is pending import.`);
 }
 
-/** @throws {AwsError} UnsupportedOperationException unless the key's material is imported */
-export function requireExternal(key: Key): void {
-  if (key.origin !== 'EXTERNAL')
+/** @throws {AwsError} UnsupportedOperationException unless the key's material comes from there */
+export function requireOrigin(key: Key, origin: Key['origin']): void {
+  if (key.origin !== origin)
     throw new AwsError(
       'UnsupportedOperationException',
       `${key.arn} origin is ${key.origin} which is not valid for this operation.`,

@@ -18,7 +18,7 @@ import { keyIdText, markerText, pageLimit } from './constraints.ts';
 import { isUsable, requirePendingRotation } from './imported-material.ts';
 import { keyMaterialId } from './key-ids.ts';
 import { keyOperation } from './key-operation.ts';
-import { requireEnabled, requirePrimary } from './key-states.ts';
+import { requireEnabled, requireOrigin, requirePrimary } from './key-states.ts';
 import type { Key, KeyStore } from './key-store.ts';
 import { pageOf, pageResult } from './markers.ts';
 import type { MaterialInfo } from './material-store.ts';
@@ -92,7 +92,7 @@ const getKeyRotationStatus = (store: KeyStore) =>
     parameters: ['KeyId'],
     handle(_call, _input, key) {
       // A symmetric key with imported material rotates too, on demand, and its status is asked for (API_RotateKeyOnDemand).
-      if (key.key_spec !== 'SYMMETRIC_DEFAULT') requireOwnMaterial(key);
+      if (key.key_spec !== 'SYMMETRIC_DEFAULT') requireOrigin(key, 'AWS_KMS');
       const isDeleting = key.state === 'PendingDeletion' || key.state === 'PendingReplicaDeletion';
       if (key.rotation_period_days === null || isDeleting) return { KeyId: key.arn, KeyRotationEnabled: false };
       return {
@@ -208,16 +208,8 @@ async function updateAll(
   else await store.update(call.db, key, columns);
 }
 
-function requireOwnMaterial(key: Key): void {
-  if (key.origin !== 'AWS_KMS')
-    throw new AwsError(
-      'UnsupportedOperationException',
-      `${key.arn} origin is ${key.origin} which is not valid for this operation.`,
-    );
-}
-
 function requireAutomatic(key: Key, operation: string): void {
-  requireOwnMaterial(key);
+  requireOrigin(key, 'AWS_KMS');
   requireRotating(key, operation);
 }
 
