@@ -151,6 +151,46 @@ describe('DescribeVolumes', () => {
   });
 });
 
+test('a request that asks very much of each volume gets its answer in parts, all of it in the end', async () => {
+  const made: string[] = [];
+  for (let index = 0; index < 60; index++) {
+    const { VolumeId } = await create(index % 10 === 0 ? { Size: 2 } : {});
+    await world.ec2('CreateTags', { Resources: [VolumeId], Tags: [{ Key: 'Name', Value: `n${index}` }] });
+    if (index % 20 === 0) await world.ec2('ModifyVolume', { VolumeId, Size: 3 });
+    made.push(VolumeId);
+  }
+  const heavy = Array.from({ length: 190 }, (_, index) => `${'*a'.repeat(1000)}${index}`);
+  const all = async (operation: string, member: string, Filters: object[], more: object = {}) => {
+    const seen: string[] = [];
+    let pages = 0;
+    let NextToken: string | undefined;
+    do {
+      const answer = await world.ec2(operation, { Filters, ...more, NextToken });
+      pages++;
+      NextToken = answer.NextToken;
+      seen.push(...answer[member].map(({ VolumeId }: { VolumeId: string }) => VolumeId));
+    } while (NextToken);
+    return { seen, pages };
+  };
+  const everywhere = [{ Name: 'availability-zone', Values: ['us-*', ...heavy] }];
+  for (const [operation, member] of [
+    ['DescribeVolumes', 'Volumes'],
+    ['DescribeVolumeStatus', 'VolumeStatuses'],
+  ] as const) {
+    const { seen, pages } = await all(operation, member, everywhere, { MaxResults: 7 });
+    expect(seen).toEqual(made);
+    expect(pages).toBeGreaterThan(8);
+    expect((await all(operation, member, everywhere)).pages).toBeGreaterThan(2);
+  }
+  const named = [{ Name: 'tag:Name', Values: ['n?0', ...heavy] }];
+  expect((await all('DescribeVolumes', 'Volumes', named)).seen).toEqual(
+    made.filter((_, index) => index > 0 && index % 10 === 0),
+  );
+  const changed = [{ Name: 'target-volume-type', Values: ['g*', ...heavy] }];
+  const { seen } = await all('DescribeVolumesModifications', 'VolumesModifications', changed);
+  expect(seen).toEqual(made.filter((_, index) => index % 20 === 0));
+});
+
 describe('tags', () => {
   test('are put, replaced, found and deleted by key, or by key and value', async () => {
     const { VolumeId } = await create();

@@ -253,6 +253,33 @@ describe('DeleteSnapshot', () => {
   });
 });
 
+test('a request that asks very much of each snapshot gets its answer in parts, what is shared among it', async () => {
+  const [mine, theirs] = [await volume(), await volume({}, stranger)];
+  const made: string[] = [];
+  for (let index = 0; index < 12; index++) {
+    const isMine = index % 3 > 0;
+    const id = await snapshot(isMine ? mine : theirs, { Description: `d${index}` }, isMine ? {} : stranger);
+    await completed(id, isMine ? {} : stranger);
+    const UserIds = [account];
+    const add = { SnapshotId: id, Attribute: 'createVolumePermission', OperationType: 'add', UserIds };
+    if (!isMine) await world.ec2('ModifySnapshotAttribute', add, stranger);
+    made.push(id);
+  }
+  const heavy = Array.from({ length: 190 }, (_, index) => `${'*a'.repeat(2000)}${index}`);
+  const seen: string[] = [];
+  let pages = 0;
+  let NextToken: string | undefined;
+  do {
+    const Filters = [{ Name: 'description', Values: ['d*', ...heavy] }];
+    const answer = await world.ec2('DescribeSnapshots', { Filters, NextToken });
+    NextToken = answer.NextToken;
+    pages++;
+    seen.push(...answer.Snapshots.map(({ SnapshotId }: { SnapshotId: string }) => SnapshotId));
+  } while (NextToken);
+  expect(seen).toEqual(made);
+  expect(pages).toBeGreaterThan(2);
+});
+
 describe('hosts and their block store', () => {
   const stores = async () =>
     Object.fromEntries(

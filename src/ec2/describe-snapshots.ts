@@ -8,6 +8,7 @@ import { pageSize, pageStart, pageToken } from '../aws/pagination.ts';
 import { type AccessRequest, operation } from '../aws/service.ts';
 import { allow } from './access.ts';
 import { checkSnapshotId, invalidCombination, snapshotsNotFound, stopIfDryRun } from './errors.ts';
+import { rowsAtOnce } from './filter-effort.ts';
 import { tables } from './records.ts';
 import type { SnapshotRow } from './snapshot-records.ts';
 import { everybody } from './snapshot-store.ts';
@@ -70,11 +71,14 @@ export const describeSnapshots = operation<DescribeSnapshotsRequest, DescribeSna
     stopIfDryRun(input);
     if (ids.length > 0) await checkAllThere(call, ids);
     const limit = ids.length > 0 ? ids.length : size + 1;
-    const rows = await page(call, conditions, start, limit, narrowest(ids, parsed));
+    const candidates = narrowest(ids, parsed);
+    const end = candidates.isFew ? undefined : await endOfPage(call, parsed, start);
+    const rows = await page(call, conditions, start, limit, { ...candidates, end });
     const shown = ids.length > 0 ? rows : rows.slice(0, size);
+    const last = rows.length > shown.length ? shown.at(-1)!.seq : end;
     return {
       Snapshots: await snapshotViews(call, shown),
-      ...(rows.length > shown.length ? { NextToken: pageToken(shown.at(-1)!.seq) } : {}),
+      ...(last === undefined ? {} : { NextToken: pageToken(last) }),
     };
   },
   record: (_call, input) => ({
@@ -89,26 +93,61 @@ export const describeSnapshots = operation<DescribeSnapshotsRequest, DescribeSna
 
 /** @throws {AwsError} InvalidSnapshot.NotFound, naming all that the caller can't see, whether they exist or not */
 async function checkAllThere(call: Call, ids: readonly string[]): Promise<void> {
-  const present = new Set((await page(call, [], 0, ids.length, { ids })).map((row) => row.snapshot_id));
+  const rows = await page(call, [], 0, ids.length, { isFew: true, ids });
+  const present = new Set(rows.map((row) => row.snapshot_id));
   const missing = ids.filter((id) => !present.has(id));
   if (missing.length > 0) throw snapshotsNotFound(missing);
 }
 
 interface Candidates {
+  /** Whether it is they that are looked up, rather than all searched. */
+  readonly isFew: boolean;
   readonly ids?: readonly string[];
   readonly volumeIds?: readonly string[];
+  /** The last snapshot that is looked at, by its sequence number. */
+  readonly end?: number | undefined;
 }
 
 /** What names few snapshots, if the request does: those are looked up instead of searching all. */
 function narrowest(ids: readonly string[], parsed: readonly Filter[]): Candidates {
-  if (ids.length > 0) return { ids };
+  if (ids.length > 0) return { isFew: true, ids };
   for (const filter of parsed) {
     const literals = filter.values.flatMap(({ literal }) => (literal === undefined ? [] : [literal]));
     if (literals.length < filter.values.length) continue;
-    if (filter.name === 'snapshot-id') return { ids: literals };
-    if (filter.name === 'volume-id') return { volumeIds: literals };
+    if (filter.name === 'snapshot-id') return { isFew: true, ids: literals };
+    if (filter.name === 'volume-id') return { isFew: true, volumeIds: literals };
   }
-  return {};
+  return { isFew: false };
+}
+
+/** The last snapshot after `start` that a request may look at, or undefined when it may look at all that it can see. */
+async function endOfPage(call: Call, filters: readonly Filter[], start: number): Promise<number | undefined> {
+  const rows = rowsAtOnce(filters);
+  if (rows === undefined) return undefined;
+  const after = tables(call)
+    .selectFrom('ec2_snapshots')
+    .select('seq')
+    .where('region', '=', call.region)
+    .where('seq', '>', start)
+    .orderBy('seq')
+    .offset(rows - 1)
+    .limit(1);
+  const own = await after.where('account', '=', call.account).executeTakeFirst();
+  const shared = await after
+    .where('account', '!=', call.account)
+    .where('snapshot_id', 'in', sharedWithCaller(call))
+    .executeTakeFirst();
+  const ends = [own, shared].flatMap((row) => (row ? [row.seq] : []));
+  return ends.length === 0 ? undefined : Math.min(...ends);
+}
+
+/** What other accounts share with the caller. */
+function sharedWithCaller(call: Call) {
+  return tables(call)
+    .selectFrom('ec2_snapshot_permissions')
+    .select('ec2_snapshot_permissions.snapshot_id')
+    .where('ec2_snapshot_permissions.account', 'in', [call.account, everybody])
+    .where('ec2_snapshot_permissions.region', '=', call.region);
 }
 
 /** Up to `limit` snapshots after `start` that the caller can see: its own, and those that are shared with it. */
@@ -128,19 +167,14 @@ async function page(
     .where('seq', '>', start);
   for (const condition of conditions) query = query.where(condition);
   if (candidates.ids) query = query.where('snapshot_id', 'in', candidates.ids as string[]);
+  if (candidates.end !== undefined) query = query.where('seq', '<=', candidates.end);
   if (candidates.volumeIds) query = query.where('volume_id', 'in', candidates.volumeIds as string[]);
   const ordered = query.orderBy('seq').limit(limit);
   const own = await ordered.where('account', '=', call.account).execute();
   // Apart from the own ones, so that each query has an index that leads it.
   const shared = await ordered
     .where('account', '!=', call.account)
-    .where('snapshot_id', 'in', (select) =>
-      select
-        .selectFrom('ec2_snapshot_permissions')
-        .select('ec2_snapshot_permissions.snapshot_id')
-        .where('ec2_snapshot_permissions.account', 'in', [call.account, everybody])
-        .where('ec2_snapshot_permissions.region', '=', call.region),
-    )
+    .where('snapshot_id', 'in', sharedWithCaller(call))
     .execute();
   return [...own, ...shared].sort((a, b) => a.seq - b.seq).slice(0, limit);
 }
@@ -153,8 +187,8 @@ function conditionOf(call: Call, filter: Filter): Condition {
         ? sql<SqlBool>`t.key = ${filter.name.slice(4)} and ${textMatches(filter, sql.ref('t.value'))}`
         : undefined;
   if (!tag) return filters[filter.name]!(filter);
-  return sql<SqlBool>`ec2_snapshots.snapshot_id in (select t.resource_id from ec2_tags t
-    where t.account = ${call.account} and t.region = ${call.region} and ${tag})`;
+  return sql<SqlBool>`exists (select 1 from ec2_tags t where t.resource_id = ec2_snapshots.snapshot_id
+    and t.account = ${call.account} and ${tag})`;
 }
 
 function checkAccount(id: string): string {

@@ -7,6 +7,7 @@ import { pageToken } from '../aws/pagination.ts';
 import { type AccessRequest, operation } from '../aws/service.ts';
 import { allow } from './access.ts';
 import { checkVolumeId, volumesNotFound } from './errors.ts';
+import { rowsAtOnce } from './filter-effort.ts';
 import { listRequest } from './list-request.ts';
 import { tables, type VolumeRow } from './records.ts';
 import { zonesOf } from './regions.ts';
@@ -72,11 +73,13 @@ export const describeVolumes = operation<DescribeVolumesRequest, DescribeVolumes
       parameter: 'volumes',
     };
     const { ids, filters, start, size } = listRequest(input, named, filterNames);
-    const rows = ids.length > 0 ? await byIds(call, ids, filters) : await page(call, filters, start, size + 1);
+    const end = ids.length > 0 ? undefined : await endOfPage(call, filters, start);
+    const rows = ids.length > 0 ? await byIds(call, ids, filters) : await page(call, filters, start, size + 1, { end });
     const shown = rows.slice(0, size);
+    const last = rows.length > shown.length ? shown.at(-1)!.seq : end;
     return {
       Volumes: await volumeViews(call, shown),
-      ...(rows.length > shown.length ? { NextToken: pageToken(shown.at(-1)!.seq) } : {}),
+      ...(last === undefined ? {} : { NextToken: pageToken(last) }),
     };
   },
   record: (_call, input) => ({
@@ -91,25 +94,43 @@ export const describeVolumes = operation<DescribeVolumesRequest, DescribeVolumes
 
 /** All of these volumes that pass the filters, in the order of their creation; one unknown id fails the whole batch. */
 async function byIds(call: Call, ids: readonly string[], filters: readonly Filter[]): Promise<VolumeRow[]> {
-  const found = await page(call, [], 0, ids.length, ids);
+  const found = await page(call, [], 0, ids.length, { ids });
   if (found.length < ids.length) {
     const present = new Set(found.map((row) => row.volume_id));
     throw volumesNotFound(ids.filter((id) => !present.has(id)));
   }
-  return filters.length === 0 ? found : page(call, filters, 0, ids.length, ids);
+  return filters.length === 0 ? found : page(call, filters, 0, ids.length, { ids });
 }
 
-/** Up to `limit` volumes after `start` that pass the filters; of `ids` only, when they are given. */
+/** The last volume after `start` that a request may look at, or undefined when it may look at all of them. */
+async function endOfPage(call: Call, filters: readonly Filter[], start: number): Promise<number | undefined> {
+  const rows = rowsAtOnce(filters);
+  if (rows === undefined) return undefined;
+  const last = await tables(call)
+    .selectFrom('ec2_volumes')
+    .select('seq')
+    .where('account', '=', call.account)
+    .where('region', '=', call.region)
+    .where('seq', '>', start)
+    .orderBy('seq')
+    .offset(rows - 1)
+    .limit(1)
+    .executeTakeFirst();
+  return last?.seq;
+}
+
+/** Up to `limit` volumes after `start` that pass the filters; none after `end`, of `ids` only, when those are given. */
 async function page(
   call: Call,
   filters: readonly Filter[],
   start: number,
   limit: number,
-  ids?: readonly string[],
+  { ids, end }: { readonly ids?: readonly string[]; readonly end?: number | undefined },
 ): Promise<VolumeRow[]> {
-  const candidates = ids ?? (await narrowed(call, filters));
+  const candidates = ids ?? (end === undefined ? await narrowed(call, filters) : undefined);
   let query = tables(call).selectFrom('ec2_volumes').selectAll();
   for (const filter of filters) query = query.where(condition(call, filter));
+  if (end !== undefined) query = query.where('seq', '<=', end);
   if (!candidates) {
     query = query.where('account', '=', call.account).where('region', '=', call.region).where('seq', '>', start);
     return query.orderBy('seq').limit(limit).execute();
@@ -151,9 +172,9 @@ function condition(call: Call, filter: Filter): Condition {
     return textMatches(filter, textOf(name, column));
   }
   const ofAttachment = attachmentCondition(filter);
-  if (ofAttachment) return ofAttachments(call, ofAttachment);
+  if (ofAttachment) return ofAttachments(ofAttachment);
   const ofTag = tagCondition(filter);
-  if (ofTag) return ofTags(call, ofTag);
+  if (ofTag) return ofTags(ofTag);
   switch (name) {
     case 'create-time':
       return textMatches(filter, timeText(sql.ref('ec2_volumes.created_at')));
@@ -186,14 +207,13 @@ function tagCondition(filter: Filter): Condition | undefined {
   return sql<SqlBool>`t.key = ${filter.name.slice(4)} and ${textMatches(filter, sql.ref('t.value'))}`;
 }
 
-function ofAttachments(call: Call, inner: Condition): Condition {
-  return sql<SqlBool>`ec2_volumes.volume_id in (select a.volume_id from ec2_attachments a
-    where a.account = ${call.account} and a.region = ${call.region} and ${inner})`;
+// Asked of each volume by itself, so that a page costs what the volumes cost that it looks at.
+function ofAttachments(inner: Condition): Condition {
+  return sql<SqlBool>`exists (select 1 from ec2_attachments a where a.volume_id = ec2_volumes.volume_id and ${inner})`;
 }
 
-function ofTags(call: Call, inner: Condition): Condition {
-  return sql<SqlBool>`ec2_volumes.volume_id in (select t.resource_id from ec2_tags t
-    where t.account = ${call.account} and t.region = ${call.region} and ${inner})`;
+function ofTags(inner: Condition): Condition {
+  return sql<SqlBool>`exists (select 1 from ec2_tags t where t.resource_id = ec2_volumes.volume_id and ${inner})`;
 }
 
 function textOf(name: string, column: Expression): Expression {

@@ -16,6 +16,7 @@ import { pageSize, pageStart, pageToken } from '../aws/pagination.ts';
 import { type AccessRequest, operation } from '../aws/service.ts';
 import { allow, allowOnVolume } from './access.ts';
 import { checkVolumeId, incorrectState, invalidCombination, stopIfDryRun } from './errors.ts';
+import { rowsAtOnce } from './filter-effort.ts';
 import { beginModification, isOpen } from './modification-store.ts';
 import { tables, type VolumeRow } from './records.ts';
 import type { ModificationRow } from './snapshot-records.ts';
@@ -31,6 +32,8 @@ const windowMs = 24 * 3600_000;
 const modifyingMaxTib = 500;
 const volumeIdsMax = 1000;
 const pageSizeMax = 500;
+/** A request looks at so many modifications at most. */
+const readMax = 20_000;
 
 interface Planned {
   readonly volume: VolumeRow;
@@ -229,15 +232,18 @@ export const describeVolumesModifications = operation<
     const start = pageStart(input.NextToken);
     const size = pageSize(input.MaxResults || undefined, 1, pageSizeMax);
     stopIfDryRun(input);
-    const rows = await latest(call, ids, start);
+    const rowsMax = Math.min(readMax, rowsAtOnce(filters) ?? readMax);
+    const rows = await latest(call, ids, start, rowsMax);
     checkNamed(ids, rows, start);
     const found = rows
       .map((row) => ({ row, view: modificationView(row) }))
       .filter(({ view }) => matchesFilters(filters, (name) => filterValues(view, name)));
     const shown = found.slice(0, size);
+    const isAll = ids.length > 0 || rows.length < rowsMax;
+    const last = found.length > size ? shown.at(-1)!.row.seq : isAll ? undefined : rows.at(-1)!.seq;
     return {
       VolumesModifications: shown.map(({ view }) => view),
-      ...(found.length > size ? { NextToken: pageToken(shown.at(-1)!.row.seq) } : {}),
+      ...(last === undefined ? {} : { NextToken: pageToken(last) }),
     };
   },
   record: (_call, input) => ({
@@ -251,8 +257,8 @@ export const describeVolumesModifications = operation<
   }),
 });
 
-async function latest(call: Call, ids: readonly string[], start: number): Promise<ModificationRow[]> {
-  let query = tables(call)
+async function latest(call: Call, ids: readonly string[], start: number, limit: number): Promise<ModificationRow[]> {
+  const query = tables(call)
     .selectFrom('ec2_volume_modifications as m')
     .selectAll()
     .where('m.account', '=', call.account)
@@ -264,8 +270,12 @@ async function latest(call: Call, ids: readonly string[], start: number): Promis
         .select(sql<number>`max(other.seq)`.as('seq'))
         .whereRef('other.volume_id', '=', 'm.volume_id'),
     );
-  if (ids.length > 0) query = query.where('m.volume_id', 'in', ids as string[]);
-  return query.orderBy('m.seq').execute();
+  if (ids.length > 0)
+    return query
+      .where('m.volume_id', 'in', ids as string[])
+      .orderBy('m.seq')
+      .execute();
+  return query.orderBy('m.seq').limit(limit).execute();
 }
 
 /** @throws {AwsError} InvalidVolumeModification.NotFound for volumes that are not there or were never modified */

@@ -19,6 +19,7 @@ import { pageToken } from '../aws/pagination.ts';
 import { type AccessRequest, operation } from '../aws/service.ts';
 import { allow, allowOnVolume, attributeContext } from './access.ts';
 import { checkVolumeId, invalidValue, missingParameter, stopIfDryRun, volumesNotFound } from './errors.ts';
+import { rowsAtOnce } from './filter-effort.ts';
 import { listRequest, pageMax } from './list-request.ts';
 import { type AttachmentRow, tables, type VolumeRow } from './records.ts';
 import { zoneIdOf } from './regions.ts';
@@ -26,6 +27,9 @@ import { type Tags, tagsOf } from './tag-store.ts';
 import { volumeResource } from './trail.ts';
 import { findVolume } from './volume-store.ts';
 import { attachmentsOfAll } from './volume-view.ts';
+
+/** A request looks at so many volumes at most, whatever it asks of them: what their status is takes longer than a filter. */
+const readMax = 20_000;
 
 const filterNames = new Set([
   'action.code',
@@ -58,9 +62,12 @@ export const describeVolumeStatus = operation<DescribeVolumeStatusRequest, Descr
     const named = { ids: input.VolumeIds, check, what: 'volumes', parameter: 'volumes' };
     const { ids, filters, start, size } = listRequest(input, named, filterNames);
     let after = start;
+    let rowsLeft = rowsAtOnce(filters) ?? readMax;
+    let isAll = false;
     const found: Array<{ row: VolumeRow; item: VolumeStatusItem }> = [];
-    for (;;) {
-      const rows = await read(call, ids, after, pageMax);
+    while (!isAll && found.length <= size && rowsLeft > 0) {
+      const limit = ids.length > 0 ? ids.length : Math.min(pageMax, rowsLeft);
+      const rows = await read(call, ids, after, limit);
       const attachments = await attachmentsOfAll(
         call,
         'volume_id',
@@ -70,13 +77,15 @@ export const describeVolumeStatus = operation<DescribeVolumeStatusRequest, Descr
         const item = statusOf(call, row, attachments.get(row.volume_id) ?? []);
         if (matchesFilters(filters, (name) => filterValues(item, name))) found.push({ row, item });
       }
-      if (ids.length > 0 || rows.length < pageMax || found.length > size) break;
-      after = rows.at(-1)!.seq;
+      isAll = ids.length > 0 || rows.length < limit;
+      rowsLeft -= rows.length;
+      after = rows.at(-1)?.seq ?? after;
     }
     const shown = found.slice(0, size);
+    const last = found.length > shown.length ? shown.at(-1)!.row.seq : isAll ? undefined : after;
     return {
       VolumeStatuses: shown.map(({ item }) => item),
-      ...(found.length > shown.length ? { NextToken: pageToken(shown.at(-1)!.row.seq) } : {}),
+      ...(last === undefined ? {} : { NextToken: pageToken(last) }),
     };
   },
 });
