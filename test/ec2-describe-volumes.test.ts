@@ -151,6 +151,16 @@ describe('DescribeVolumes', () => {
   });
 });
 
+test('a value with wildcards that is longer than anything it could match finds nothing', async () => {
+  const { VolumeId } = await create();
+  const found = async (...Values: string[]) =>
+    ids((await world.ec2('DescribeVolumes', { Filters: [{ Name: 'volume-id', Values }] })).Volumes);
+  for (const long of [`*${'a'.repeat(60_000)}`, '[?'.repeat(20_000), '\\*'.repeat(20_000) + '*']) {
+    expect(await found(long)).toEqual([]);
+    expect(await found(long, 'vol-*')).toEqual([VolumeId]);
+  }
+});
+
 test('a request that asks very much of each volume gets its answer in parts, all of it in the end', async () => {
   const made: string[] = [];
   for (let index = 0; index < 60; index++) {

@@ -14,14 +14,22 @@ export const never: Condition = sql<SqlBool>`1 = 0`;
 /** The order in which rows of a table without a sequence came. */
 export const rowOrder: Expression = sql`rowid`;
 
+/** No text that is filtered by is longer. SQLite refuses patterns of more than 50,000 bytes, instead of finding nothing. */
+const textLengthMax = 2000;
+
 /** Whether the text is one of the filter's values, wildcards included; case counts. */
 export function textMatches(filter: Filter, text: Expression): Condition {
   const literals = filter.values.flatMap(({ literal }) => (literal === undefined ? [] : [literal]));
-  const patterns = filter.values.filter(({ literal }) => literal === undefined);
+  const patterns = filter.values.filter(
+    ({ text, literal }) => literal === undefined && leastLength(text) <= textLengthMax,
+  );
   const parts = patterns.map((value) => sql<SqlBool>`${text} glob ${globPattern(value.text)}`);
   if (literals.length > 0) parts.push(sql<SqlBool>`${text} in (${sql.join(literals)})`);
   return anyOf(parts);
 }
+
+/** The length of the shortest text that a pattern matches. */
+const leastLength = (pattern: string) => pattern.replace(/\\.|\*/gs, (part) => (part === '*' ? '' : '.')).length;
 
 /** One of the conditions, nested evenly: SQLite bounds the depth of an expression, and a chain of `or` is all depth. */
 function anyOf(conditions: readonly Condition[]): Condition {
