@@ -49,6 +49,12 @@ const assume = (RoleName: string, who: Client, more = {}): Promise<AssumeRoleCom
       new AssumeRoleCommand({ RoleArn: `arn:aws:iam::${account}:role/${RoleName}`, RoleSessionName: 'job', ...more }),
     );
 const session = async (RoleName: string, who: Client, more = {}) => as((await assume(RoleName, who, more)).Credentials);
+/** What the trail has of the credentials' calls. */
+const recordsOf = async (AttributeValue: string) => {
+  const LookupAttributes = [{ AttributeKey: 'AccessKeyId' as const, AttributeValue }];
+  const { Events } = await server.sdk(CloudTrailClient).send(new LookupEventsCommand({ LookupAttributes }));
+  return Events!.map((event) => JSON.parse(event.CloudTrailEvent!));
+};
 const listKeys = (who: Client) => who.sdk(KMSClient).send(new ListKeysCommand({}));
 
 beforeAll(async () => {
@@ -75,9 +81,16 @@ describe('tags of a session', () => {
     await role('second', [trust(account, everything)], allow('sts:*'), allow('kms:ListKeys', ofStorage));
     await role('third', [trust(account, everything)], allow('kms:ListKeys', ofStorage));
     await role('of-other', [trust(account, everything)], allow('kms:ListKeys', ofOther));
-    const first = await session('first', alice, tags);
+    const { Credentials } = await assume('first', alice, tags);
+    const first = as(Credentials);
     const second = await session('second', first);
     await listKeys(second);
+    await assume('first', first, { Tags: [other] });
+    const [record] = await recordsOf(Credentials!.AccessKeyId!);
+    expect(record.requestParameters).toMatchObject({
+      incomingTransitiveTags: { team: 'storage' },
+      tags: [{ key: 'other', value: 'x' }],
+    });
     await listKeys(await session('third', second));
     await expect(listKeys(await session('of-other', first))).rejects.toThrow('no identity-based policy');
     await listKeys(await session('of-other', first, { Tags: [other] }));
@@ -154,12 +167,8 @@ describe('the source identity', () => {
     const next = await assume('next', as(Credentials));
     expect(next.SourceIdentity).toBe('alice');
     await listKeys(as(next.Credentials));
-    const { Events } = await server.sdk(CloudTrailClient).send(
-      new LookupEventsCommand({
-        LookupAttributes: [{ AttributeKey: 'AccessKeyId', AttributeValue: next.Credentials!.AccessKeyId! }],
-      }),
-    );
-    expect(JSON.parse(Events![0]!.CloudTrailEvent!).userIdentity.sessionContext).toMatchObject({
+    const [record] = await recordsOf(next.Credentials!.AccessKeyId!);
+    expect(record.userIdentity.sessionContext).toMatchObject({
       sessionIssuer: { userName: 'next' },
       sourceIdentity: 'alice',
     });
@@ -178,6 +187,9 @@ describe('credentials that are temporary', () => {
       const { Credentials } = await who.sdk(STSClient).send(new GetSessionTokenCommand({}));
       const temporary = as(Credentials);
       await listKeys(temporary);
+      const [record] = await recordsOf(Credentials!.AccessKeyId!);
+      expect(record.userIdentity.sessionContext.attributes.mfaAuthenticated).toBe('false');
+      expect(record.userIdentity.sessionContext.sessionIssuer).toBeUndefined();
       await temporary.sdk(STSClient).send(new GetCallerIdentityCommand());
       for (const attempt of [
         temporary.sdk(iam.IAMClient).send(new iam.CreateAccessKeyCommand({ UserName: 'alice' })),

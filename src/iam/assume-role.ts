@@ -8,7 +8,7 @@ import { type AccessRequest, operation, type PolicyDocument, type PolicyStatemen
 import { integer, list, required, structure, text } from '../aws/validate.ts';
 import type { RootKey } from '../crypto/root-key.ts';
 import { check, malformedPolicy, validationError } from './errors.ts';
-import { arnText, type PlainTag, tablesOf, tagKeyText, tagListRule, tagsOf } from './identities.ts';
+import { arnText, type PlainTag, recordedTags, tablesOf, tagKeyText, tagListRule, tagsOf } from './identities.ts';
 import { mfaRules, refuseMfa } from './mfa.ts';
 import { parseIdentityPolicy } from './policy-grammar.ts';
 import { sessionArn } from './principal-ids.ts';
@@ -116,7 +116,7 @@ export function assumeRole(rootKey: RootKey) {
         externalId: input.ExternalId,
         policy: input.Policy,
         policyArns: input.PolicyArns,
-        tags: input.Tags,
+        tags: recordedTags(input.Tags),
         transitiveTagKeys: input.TransitiveTagKeys,
         sourceIdentity: input.SourceIdentity,
       },

@@ -257,3 +257,8 @@ export function requestTags(tags: readonly Tag[] | undefined): Conditions {
   const pairs = tags.map(({ Key, Value }) => [`aws:RequestTag/${Key}`, Value ?? '']);
   return { ...Object.fromEntries(pairs), 'aws:TagKeys': tags.map((tag) => tag.Key ?? '') };
 }
+
+/** The tags of a request as the trail shows them; nothing has been checked yet where the request is refused. */
+export function recordedTags(tags: readonly Tag[] | undefined): ReadonlyArray<object> | undefined {
+  return Array.isArray(tags) ? tags.map((tag?: Tag) => ({ key: tag?.Key, value: tag?.Value })) : undefined;
+}

@@ -25,6 +25,7 @@ import {
   pathPrefixText,
   pathText,
   putTags,
+  recordedTags,
   requestTags,
   resolveIdentity,
   tablesOf,
@@ -82,7 +83,7 @@ const createInstanceProfile = operation<CreateInstanceProfileRequest, CreateInst
     requestParameters: {
       instanceProfileName: input.InstanceProfileName ?? null,
       path: input.Path,
-      tags: input.Tags,
+      tags: recordedTags(input.Tags),
     },
     responseElements: output ? { instanceProfile: { arn: output.InstanceProfile!.Arn } } : null,
   }),

@@ -24,6 +24,7 @@ import {
   pathText,
   policyNameText,
   putTags,
+  recordedTags,
   requestTags,
   tablesOf,
   tagListRule,
@@ -124,7 +125,7 @@ const createPolicy = operation<CreatePolicyRequest, CreatePolicyResponse, string
       path: input.Path,
       description: input.Description,
       policyDocument: input.PolicyDocument,
-      tags: input.Tags,
+      tags: recordedTags(input.Tags),
     },
     responseElements: output
       ? {

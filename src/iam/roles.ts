@@ -26,6 +26,7 @@ import {
   type NamedIdentity,
   nameOf,
   pathText,
+  recordedTags,
   resolveIdentity,
   resolveNewIdentity,
   tablesOf,
@@ -95,7 +96,7 @@ const createRole = operation<CreateRoleRequest, CreateRoleResponse, NamedIdentit
       assumeRolePolicyDocument: input.AssumeRolePolicyDocument,
       maxSessionDuration: input.MaxSessionDuration,
       permissionsBoundary: input.PermissionsBoundary,
-      tags: input.Tags,
+      tags: recordedTags(input.Tags),
     },
     responseElements: output
       ? { role: { roleName: output.Role!.RoleName, roleId: output.Role!.RoleId, arn: output.Role!.Arn } }

@@ -12,6 +12,7 @@ import {
   nameOf,
   type PlainTag,
   putTags,
+  recordedTags,
   requestTags,
   resolveIdentity,
   tablesOf,
@@ -82,7 +83,7 @@ export const tagOperations: readonly Operation[] = Object.entries(resources).fla
         roleName: input.RoleName,
         policyArn: input.PolicyArn,
         instanceProfileName: input.InstanceProfileName,
-        tags: input.Tags,
+        tags: recordedTags(input.Tags),
         tagKeys: input.TagKeys,
       },
     });
