@@ -207,6 +207,30 @@ describe('credentials that are temporary', () => {
     await assume('first', as(Credentials));
   });
 
+  it('of a user are those of the user by the name that it has now, and end with it', async () => {
+    await root.send(new iam.CreateUserCommand({ UserName: 'carol' }));
+    const { AccessKey } = await root.send(new iam.CreateAccessKeyCommand({ UserName: 'carol' }));
+    const carol = server.as({ accessKeyId: AccessKey!.AccessKeyId!, secretAccessKey: AccessKey!.SecretAccessKey! });
+    const temporary = as((await carol.sdk(STSClient).send(new GetSessionTokenCommand({}))).Credentials);
+    const whoIsIt = async () => (await temporary.sdk(STSClient).send(new GetCallerIdentityCommand({}))).Arn;
+    await root.send(new iam.UpdateUserCommand({ UserName: 'carol', NewUserName: 'caroline' }));
+    await root.send(new iam.CreateUserCommand({ UserName: 'carol' }));
+    expect(await whoIsIt()).toBe(`arn:aws:iam::${account}:user/caroline`);
+    const name = { StringEquals: { 'aws:username': 'carol' } };
+    await root.send(
+      new iam.PutUserPolicyCommand({
+        UserName: 'caroline',
+        PolicyName: 'p',
+        PolicyDocument: policy(allow('kms:ListKeys', name)),
+      }),
+    );
+    await expect(listKeys(temporary)).rejects.toThrow('no identity-based policy');
+    await root.send(new iam.DeleteUserPolicyCommand({ UserName: 'caroline', PolicyName: 'p' }));
+    await root.send(new iam.DeleteAccessKeyCommand({ UserName: 'caroline', AccessKeyId: AccessKey!.AccessKeyId! }));
+    await root.send(new iam.DeleteUserCommand({ UserName: 'caroline' }));
+    await expect(whoIsIt()).rejects.toMatchObject({ name: 'InvalidClientTokenId' });
+  });
+
   it('come with no second factor, and are refused to who thinks that they do', async () => {
     const code = { SerialNumber: `arn:aws:iam::${account}:mfa/alice`, TokenCode: '123456' };
     const failed = { name: 'AccessDenied', message: expect.stringMatching(/^MultiFactorAuthentication failed/) };

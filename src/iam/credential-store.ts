@@ -84,15 +84,21 @@ export class CredentialStore {
     }
   }
 
-  #findSession(accessKeyId: string, sessionToken: string | undefined): FoundCredentials {
+  async #findSession(accessKeyId: string, sessionToken: string | undefined): Promise<FoundCredentials> {
     if (!sessionToken) return { problem: 'token' };
-    const session = openSession(this.#rootKey, accessKeyId, sessionToken);
-    if (!session) return { problem: 'token' };
-    if ((session.principal.session?.expiresAt ?? 0) <= this.#clock.now()) return { problem: 'expired' };
-    return {
-      secretAccessKey: Buffer.from(session.secret, 'utf8'),
-      principal: session.principal,
-      audience: 'account',
-    };
+    const opened = openSession(this.#rootKey, accessKeyId, sessionToken);
+    if (!opened) return { problem: 'token' };
+    const { session } = opened.principal;
+    if ((session?.expiresAt ?? 0) <= this.#clock.now()) return { problem: 'expired' };
+    const principal = await this.#asNow(opened.principal);
+    if (!principal) return { problem: 'unknown' };
+    return { secretAccessKey: Buffer.from(opened.secret, 'utf8'), principal, audience: 'account' };
+  }
+
+  /** The user of a session may have another name by now, and somebody else the old one; undefined when the user is gone. */
+  async #asNow(principal: Principal): Promise<Principal | undefined> {
+    if (principal.type !== 'IAMUser') return principal;
+    const user = await this.#database.run((db) => findIdentityById(db, principal.principalId), { atomic: false });
+    return user && { ...userPrincipal(user, principal.accessKeyId), session: principal.session };
   }
 }
