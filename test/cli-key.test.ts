@@ -4,6 +4,7 @@ import {
   CreateAliasCommand,
   CreateKeyCommand,
   DescribeKeyCommand,
+  EncryptCommand,
   type KeyMetadata,
   KMSClient,
 } from '@aws-sdk/client-kms';
@@ -117,7 +118,7 @@ describe('coffer key usage', () => {
 });
 
 describe('coffer key delete', () => {
-  test('of a key that nothing depends on needs no question', async () => {
+  test('of a key that nothing depends on, and nobody used, needs no question', async () => {
     const arn = await newKey();
     const { exitCode, stdout } = await key(['delete', arn, '--days', '7']);
     expect(exitCode).toBe(0);
@@ -142,6 +143,18 @@ describe('coffer key delete', () => {
       KeyState: 'PendingDeletion',
       PendingWindowInDays: 30,
     });
+    expect((await keyOf(arn)).KeyState).toBe('PendingDeletion');
+  });
+
+  test('of a key that was used lately asks too: what was encrypted by hand is on no list', async () => {
+    const arn = await newKey();
+    await kms.send(new EncryptCommand({ KeyId: arn, Plaintext: Buffer.from('by hand') }));
+    const { exitCode, stdout, stderr } = await key(['delete', arn]);
+    expect({ exitCode, stdout }).toEqual({ exitCode: 1, stdout: '' });
+    expect(stderr).toMatch(/^Last used 20\S+Z: Encrypt by .*\nNo volume or snapshot depends on it\.$/m);
+    expect(stderr).toMatch(/^coffer: this key was used in the last 90 days, .* add --yes/m);
+    expect((await keyOf(arn)).KeyState).toBe('Enabled');
+    expect((await key(['delete', arn, '--yes'])).exitCode).toBe(0);
     expect((await keyOf(arn)).KeyState).toBe('PendingDeletion');
   });
 

@@ -57,13 +57,14 @@ function deleteCommand(): Command {
       '--days <count>',
       'the waiting period, 7 to 30 days, in which cancel-key-deletion takes it back (default: 30)',
     )
-    .option('--yes', 'do not ask, also when something depends on the key')
+    .option('--yes', 'do not ask, also when the key is in use')
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
       `
-Shows what depends on the key and asks first; a key on which nothing depends is
-scheduled without a question.
+Shows what depends on the key and asks first. A key on which nothing depends,
+and that was not used in the 90 days that the trail keeps, is scheduled without
+a question.
 
 Examples:
   coffer key delete alias/databases
@@ -117,12 +118,10 @@ async function confirm(found: KeyUsage): Promise<void> {
   // Questions and what they are about go beside the answer, which may be read by a program.
   show(found, (line) => process.stderr.write(`${line}\n`));
   if (!process.stdin.isTTY)
-    throw new CommandError(
-      `${summaryOf(found)} would be lost with this key, and there is no terminal to ask at; add --yes to delete it all the same`,
-    );
+    throw new CommandError(`${lossOf(found)}, and there is no terminal to ask at; add --yes to delete it all the same`);
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
   const answer = await terminal
-    .question(`\nAll of this can't be read any more once the key is deleted. Schedule its deletion? Type yes: `)
+    .question(`\n${warningOf(found)} Schedule its deletion? Type yes: `)
     .finally(() => terminal.close());
   if (answer.trim().toLowerCase() !== 'yes') throw new CommandError('nothing was changed');
 }
@@ -147,14 +146,31 @@ async function readUsage(connection: Connection, key: string, max: number): Prom
   return found;
 }
 
-function isInUse({ Counts, OtherAccounts }: KeyUsage): boolean {
+/** What else was encrypted with a key nobody can list; that it was used lately says that there may be something. */
+function isInUse(found: KeyUsage): boolean {
+  return hasDependents(found) || found.LastUse.Known === 'used';
+}
+
+function lossOf(found: KeyUsage): string {
+  return hasDependents(found)
+    ? `${summaryOf(found)} would be lost with this key`
+    : 'this key was used in the last 90 days';
+}
+
+function warningOf(found: KeyUsage): string {
+  return hasDependents(found)
+    ? "All of this can't be read any more once the key is deleted."
+    : "It was used in the last 90 days. What was encrypted with it can't be read any more once it is deleted.";
+}
+
+function hasDependents({ Counts, OtherAccounts }: KeyUsage): boolean {
   return [Counts, ...OtherAccounts].some(({ Volumes, Snapshots }) => Volumes + Snapshots > 0);
 }
 
 function show(found: KeyUsage, print: (line: string) => void): void {
   print(printable(`${found.KeyArn} (${found.KeyState}${found.Description ? `, "${found.Description}"` : ''})`));
   print(printable(lastUseOf(found.LastUse)));
-  print(isInUse(found) ? `What depends on it: ${summaryOf(found)}` : 'No volume or snapshot depends on it.');
+  print(hasDependents(found) ? `What depends on it: ${summaryOf(found)}` : 'No volume or snapshot depends on it.');
   for (const other of found.OtherAccounts) print(`  of account ${other.Account}: ${countsOf(other)}`);
   if (found.Dependents.length === 0) return;
   print('');
