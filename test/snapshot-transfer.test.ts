@@ -17,10 +17,13 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { DescribeSnapshotsCommand, EC2Client } from '@aws-sdk/client-ec2';
 import { CreateKeyCommand, KMSClient } from '@aws-sdk/client-kms';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { TransferJournal } from '../src/cli/transfer/journal.ts';
 import { CommandFailed, cleanEnvironment, run } from './support/client.ts';
+import { SmallDisk } from './support/faults.ts';
 import { coffer, startServer, type TestServer, until } from './support/server.ts';
 
 const mib = 2 ** 20;
@@ -178,6 +181,173 @@ function journalLines(state: string): number {
   const texts = readdirSync(state).map((name) => readFileSync(join(state, name), 'utf8'));
   return texts.reduce((sum, text) => sum + text.split('\n').length - 2, 0);
 }
+
+/** Runs a command until `isSoon`, and kills it. What it said on stderr. */
+async function kill9(args: readonly string[], isSoon: () => boolean): Promise<string> {
+  const child = spawn(coffer, ['snapshot', ...args, '--data', server.dataDir], {
+    env: environment(),
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let stderr = '';
+  child.stderr.on('data', (chunk) => {
+    stderr += chunk;
+  });
+  const ended = new Promise((resolve) => child.once('close', resolve));
+  await until(isSoon, `\`coffer snapshot ${args.join(' ')}\` to get on`, 60_000);
+  child.kill('SIGKILL');
+  await ended;
+  expect(child.signalCode).toBe('SIGKILL');
+  return stderr;
+}
+
+/** Which programs have a file open. */
+function usersOf(path: string): string {
+  const processes = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  const words = processes.map((pid) => {
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ');
+    } catch {
+      return '';
+    }
+  });
+  return words.filter((line) => line.includes(path)).join();
+}
+
+test('transfers of qcow2 images that are killed go on, and leave no process behind', async () => {
+  const raw = join(directory, 'killed.img');
+  const [qcow2, out] = [join(directory, 'killed.qcow2'), join(directory, 'killed.out')];
+  const offsets = Array.from({ length: 60 }, (_, index) => index * 5 * mib);
+  sparse(raw, gib, offsets);
+  await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', raw, qcow2]);
+  const state = join(directory, 'state', 'coffer', 'transfers');
+  const before = existsSync(state) ? journalLines(state) : 0;
+  const said = await kill9(
+    ['import', qcow2, '--parallel', '1'],
+    () => existsSync(state) && journalLines(state) > before + 20,
+  );
+  const id = /^coffer: importing into (snap-[0-9a-f]+)$/m.exec(said)![1]!;
+  await until(() => usersOf(qcow2) === '', 'all that had the image open to be gone', 60_000);
+  expect(await importImage(qcow2, '--resume', id, '--quiet')).toBe(id);
+
+  const partial = `${out}.partial`;
+  const lines = () =>
+    existsSync(`${partial}.journal`) ? readFileSync(`${partial}.journal`, 'utf8').split('\n').length : 0;
+  const toQcow2 = ['export', id, out, '--format', 'qcow2'];
+  await kill9([...toQcow2, '--parallel', '1'], () => lines() > 60);
+  const { stderr } = await snapshot(toQcow2);
+  expect(stderr).toContain('going on with');
+  const back = join(directory, 'killed.back');
+  await run('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', out, back]);
+  await run('cmp', [back, raw]);
+});
+
+test('an import from standard input is gone on with without its options, also when less comes then', async () => {
+  const [first, second] = [randomBytes(3 * mib), randomBytes(2 * mib)];
+  const state = join(directory, 'state', 'coffer', 'transfers');
+  const before = existsSync(state) ? journalLines(state) : 0;
+  const child = spawn(coffer, ['snapshot', 'import', '-', '--size', '1', '--data', server.dataDir], {
+    env: environment(),
+    stdio: ['pipe', 'ignore', 'pipe'],
+  });
+  let stderr = '';
+  child.stderr.on('data', (chunk) => {
+    stderr += chunk;
+  });
+  const ended = new Promise((resolve) => child.once('close', resolve));
+  child.stdin.write(first);
+  await until(() => existsSync(state) && journalLines(state) >= before + 6, 'all of it to be imported', 60_000);
+  child.kill('SIGKILL');
+  await ended;
+  const id = /importing into (snap-\w+)/.exec(stderr)![1]!;
+  const { stdout } = await snapshot(['import', '-', '--resume', id, '--quiet'], { input: second });
+  expect(stdout.trim()).toBe(id);
+  const out = join(directory, 'stdin.out');
+  await snapshot(['export', id, out, '--quiet']);
+  const bytes = readFileSync(out).subarray(0, 4 * mib);
+  expect(bytes.subarray(0, second.length).equals(second)).toBe(true);
+  expect(bytes.subarray(second.length).every((byte) => byte === 0)).toBe(true);
+});
+
+test('a line of a journal that a full disk cut off does not run into the next one', async () => {
+  const path = join(directory, 'torn.journal');
+  const [digest, other] = [randomBytes(32).toString('base64'), randomBytes(32).toString('base64')];
+  writeFileSync(path, `{"a":1}\n5 ${digest}\n1`);
+  TransferJournal.load(path)!.add([{ index: 7, sha256: other }]);
+  expect(TransferJournal.load(path)!.done).toEqual(
+    new Map([
+      [5, digest],
+      [7, other],
+    ]),
+  );
+});
+
+test('where an export can’t write is said as what it is', async () => {
+  const id = await importImage(image, '--quiet');
+  const refused = (args: readonly string[]) =>
+    snapshot(args).then(
+      () => expect.unreachable('it should have failed'),
+      (error: CommandFailed) => ({ exitCode: error.exitCode, stderr: error.stderr }),
+    );
+  const nowhere = join(directory, 'nowhere', 'x.img');
+  expect(await refused(['export', id, nowhere])).toEqual({
+    exitCode: 1,
+    stderr: `coffer: ${nowhere}.partial.journal can't be written: there is no such file or directory\n`,
+  });
+  expect(existsSync(join(directory, 'nowhere'))).toBe(false);
+  expect((await refused(['export', id, directory, '--force'])).stderr).toContain('is not a file');
+  const shell = (command: string) => run('bash', ['-c', command], { env: environment() });
+  const toOutput = `"${coffer}" snapshot export ${id} - --quiet --data "${server.dataDir}"`;
+  const { stdout, stderr } = await shell(`${toOutput} | head -c 10 | wc -c; echo "\${PIPESTATUS[0]}"`);
+  expect(stdout).toBe('10\n1\n');
+  expect(stderr).toContain("standard output can't be written: EPIPE");
+  await expect(shell(`${toOutput} > /dev/full`)).rejects.toThrow("standard output can't be written: ENOSPC");
+
+  const disk = await SmallDisk.mount(join(directory, 'small'), 2 * mib);
+  try {
+    for (const format of ['raw', 'qcow2']) {
+      const out = join(disk.directory, `out.${format}`);
+      const full = await refused(['export', id, out, '--format', format, '--quiet']);
+      expect(full).toMatchObject({
+        exitCode: 1,
+        stderr: expect.stringContaining(`${out}.partial can't be written: no space is left on its disk`),
+      });
+      await disk.resize(64 * mib);
+      await snapshot(['export', id, out, '--format', format, '--quiet']);
+      await run('qemu-img', ['compare', '-f', format, '-F', 'raw', out, image]);
+      rmSync(out);
+      await disk.resize(2 * mib);
+    }
+  } finally {
+    await disk.unmount();
+  }
+});
+
+test('what is no raw image is not taken for one, and nothing is begun for it', async () => {
+  const list = async () =>
+    (await server.sdk(EC2Client).send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] }))).Snapshots!.length;
+  const before = await list();
+  const file = (name: string, bytes: Buffer | string) => {
+    writeFileSync(join(directory, name), bytes);
+    return join(directory, name);
+  };
+  const gz = file('disk.img.gz', gzipSync(randomBytes(mib)));
+  const qcow2 = join(directory, 'whole.qcow2');
+  await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', image, qcow2]);
+  const short = file('short.qcow2', readFileSync(qcow2).subarray(0, mib));
+  const cases: ReadonlyArray<readonly [args: readonly string[], reason: string, input?: Buffer]> = [
+    [[gz], 'begins as a compressed file (gzip); unpack it first'],
+    [[file('disk.vmdk', `KDMV${'x'.repeat(1000)}`)], 'convert it first: qemu-img convert -f vmdk'],
+    [[short], 'is cut short'],
+    [['-', '--size', '1'], 'standard input begins as a qcow2 image', readFileSync(qcow2).subarray(0, mib)],
+    [['-', '--size', '1'], 'standard input begins as a compressed file', readFileSync(gz)],
+    [['/dev/null'], 'is neither a file nor a block device'],
+  ];
+  for (const [args, reason, input] of cases)
+    await expect(snapshot(['import', ...args], input ? { input } : {})).rejects.toThrow(reason);
+  expect(await list()).toBe(before);
+  // Whoever says so means it.
+  await importImage(gz, '--format', 'raw', '--quiet');
+});
 
 test('an export that is interrupted goes on where it was', async () => {
   const id = await importImage(image, '--quiet');

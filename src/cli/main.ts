@@ -103,9 +103,13 @@ if (words[0] === 'help' && words.length > 1) {
 }
 const asked = words.find((word) => !word.startsWith('-')) ?? '';
 
-// A reader that has seen enough (`coffer trail | head`) is no error; and a server goes on without its readers.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (asked !== 'serve') process.exit(error.code === 'EPIPE' ? 0 : exitCodes.failed);
+// A reader that has seen enough (`coffer trail | head`) is no error, unless it lacks a part of an image; and a server goes on
+// without its readers.
+process.stdout.on('error', ({ code }: NodeJS.ErrnoException) => {
+  if (asked === 'serve') return;
+  if (code === 'EPIPE' && asked !== 'snapshot') process.exit(0);
+  process.stderr.write(`coffer: standard output can't be written: ${code}\n`);
+  process.exit(exitCodes.failed);
 });
 process.stderr.on('error', () => {});
 

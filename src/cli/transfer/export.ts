@@ -1,7 +1,7 @@
 /** `coffer snapshot export`: a snapshot becomes a disk image, through the EBS direct APIs. */
 import { hash } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { EBSClient, GetSnapshotBlockCommand, ListSnapshotBlocksCommand } from '@aws-sdk/client-ebs';
 import { blockBytes } from '../../blocks/store.ts';
@@ -11,6 +11,7 @@ import type { ImageFormat } from './image-source.ts';
 import { openTarget, partialPath } from './image-target.ts';
 import { interruptions } from './import.ts';
 import { TransferJournal } from './journal.ts';
+import { onFile } from './local-files.ts';
 import { forEachParallel } from './parallel.ts';
 import { Progress } from './progress.ts';
 
@@ -47,8 +48,10 @@ interface ListedBlock {
 export async function exportImage(snapshotId: string, path: string, options: ExportOptions): Promise<ExportResult> {
   if (path === '-' && options.format !== 'raw')
     throw new CommandError('only a raw image can be written to standard output', exitCodes.usage);
-  if (path !== '-' && existsSync(path) && !options.force)
-    throw new CommandError(`${path} exists; --force replaces it`, exitCodes.usage);
+  const there = path === '-' ? undefined : statSync(path, { throwIfNoEntry: false });
+  if (there && !there.isFile())
+    throw new CommandError(`${path} is not a file; an image is written to a new one, or to -`, exitCodes.usage);
+  if (there && !options.force) throw new CommandError(`${path} exists; --force replaces it`, exitCodes.usage);
   const connection = new Connection(options);
   const ebs = new EBSClient({ ...connection.sdkConfiguration(), maxAttempts: 6 });
   try {
@@ -76,7 +79,9 @@ async function toFile(
   const header: ExportHeader = { snapshotId, format: options.format, volumeSize };
   const earlier = existsSync(partialPath(path)) ? TransferJournal.load<ExportHeader>(journalPath) : undefined;
   const goesOn = earlier !== undefined && JSON.stringify(earlier.header) === JSON.stringify(header);
-  const journal = goesOn ? earlier : TransferJournal.create(journalPath, header);
+  const journal = goesOn
+    ? earlier
+    : await onFile(journalPath, 'written', () => TransferJournal.create(journalPath, header));
   if (goesOn && !options.quiet) process.stderr.write(`coffer: going on with ${partialPath(path)}\n`);
   const target = await openTarget(path, options.format, volumeSize * gib, { goesOn, width: options.parallel });
   const progress = new Progress('exporting', volumeSize * gib, { isQuiet: options.quiet });
@@ -89,7 +94,7 @@ async function toFile(
       unflushed = [];
       if (batch.length === 0) return;
       await target.flush();
-      journal.add(batch);
+      await onFile(journalPath, 'written', () => journal.add(batch));
     });
     return flushing;
   };

@@ -4,6 +4,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { libc, seekData } from '../../blocks/libc.ts';
 import { blockBytes } from '../../blocks/store.ts';
 import { CommandError, exitCodes } from '../errors.ts';
+import { onFile } from './local-files.ts';
 import { imageInfo, imageMap, QemuImage } from './qemu.ts';
 
 export type ImageFormat = 'raw' | 'qcow2';
@@ -19,13 +20,44 @@ export interface ImageSource {
   readonly sizeBytes: number | undefined;
   /** What must be the same for a transfer to go on later; undefined for what can't be read again. */
   readonly identity: { readonly path: string; readonly sizeBytes: number; readonly modifiedMs: number } | undefined;
+  /** Looks at how it begins, where that was not done at once. @throws {CommandError} when it is no raw image */
+  begin?(): Promise<void>;
   /** The indexes of blocks that may hold data, in order, with a way to read each; holes are left out. */
   blocks(): AsyncIterable<{ readonly index: number; read(): Promise<Buffer> }>;
   close(): Promise<void>;
 }
 
-const qcow2Magic = Buffer.from('QFI\xfb', 'latin1');
+const headBytes = 8;
+/** How images begin that are not what they hold. */
+const magics: ReadonlyArray<readonly [magic: string, format: string]> = [
+  ['QFI\xfb', 'qcow2'],
+  ['KDMV', 'vmdk'],
+  ['vhdxfile', 'vhdx'],
+  ['conectix', 'vpc'],
+  ['\x1f\x8b', 'gzip'],
+  ['\xfd7zXZ\0', 'xz'],
+  ['\x28\xb5\x2f\xfd', 'zstd'],
+  ['BZh', 'bzip2'],
+];
+const compressed = new Set(['gzip', 'xz', 'zstd', 'bzip2']);
 const zeros = Buffer.alloc(blockBytes);
+
+function formatOf(head: Buffer): string {
+  const text = head.toString('latin1');
+  return magics.find(([magic]) => text.startsWith(magic))?.[1] ?? 'raw';
+}
+
+/** A disk full of what is no disk is noticed too late. */
+function notAnImage(path: string, format: string): CommandError {
+  const how = compressed.has(format)
+    ? `unpack it first: ${format} -dc … | coffer snapshot import - --size GIB`
+    : `convert it first: qemu-img convert -f ${format} -O qcow2 … disk.qcow2`;
+  const what = compressed.has(format) ? 'a compressed file' : 'an image of another format';
+  return new CommandError(
+    `${path} begins as ${what} (${format}); ${how}; or take it as it is with --format raw`,
+    exitCodes.usage,
+  );
+}
 
 export function isZeroBlock(data: Buffer): boolean {
   return data[0] === 0 && data.equals(zeros);
@@ -36,10 +68,15 @@ export async function openSource(path: string, format: ImageFormat | undefined, 
   if (path === '-') {
     if (format === 'qcow2')
       throw new CommandError('a qcow2 image can only be read from a file, not from standard input', exitCodes.usage);
-    return streamSource(process.stdin);
+    return streamSource(process.stdin, format);
   }
-  if (statSync(path, { throwIfNoEntry: false })?.isDirectory())
-    throw new CommandError(`${path} is a directory`, exitCodes.usage);
+  const there = statSync(path, { throwIfNoEntry: false });
+  if (there?.isDirectory()) throw new CommandError(`${path} is a directory`, exitCodes.usage);
+  if (there && !there.isFile() && !there.isBlockDevice())
+    throw new CommandError(
+      `${path} is neither a file nor a block device; read it with -, standard input`,
+      exitCodes.usage,
+    );
   const actual = format ?? guessFormat(path);
   return actual === 'raw' ? rawSource(path) : qcow2Source(path, width);
 }
@@ -61,9 +98,11 @@ function guessFormat(path: string): ImageFormat {
     throw unreadable(path, error);
   }
   try {
-    const head = Buffer.alloc(qcow2Magic.length);
-    readSync(fd, head, 0, head.length, 0);
-    return head.equals(qcow2Magic) ? 'qcow2' : 'raw';
+    const head = Buffer.alloc(headBytes);
+    const length = readSync(fd, head, 0, head.length, 0);
+    const format = formatOf(head.subarray(0, length));
+    if (format !== 'raw' && format !== 'qcow2') throw notAnImage(path, format);
+    return format;
   } finally {
     closeSync(fd);
   }
@@ -93,7 +132,10 @@ async function rawSource(path: string): Promise<ImageSource> {
         const at = index;
         yield {
           index: at,
-          read: () => readWhole(file, at * blockBytes, Math.min(blockBytes, sizeBytes - at * blockBytes)),
+          read: () =>
+            onFile(path, 'read', () =>
+              readWhole(file, at * blockBytes, Math.min(blockBytes, sizeBytes - at * blockBytes)),
+            ),
         };
       }
     },
@@ -113,8 +155,7 @@ async function readWhole(file: FileHandle, offset: number, length: number): Prom
 }
 
 async function qcow2Source(path: string, width: number): Promise<ImageSource> {
-  await imageInfo(path, 'qcow2');
-  const extents = await imageMap(path, 'qcow2');
+  const extents = await imageMap(path, 'qcow2', await imageInfo(path, 'qcow2'));
   const fd = openSync(path, 'r');
   const { size, mtimeMs } = fstatSync(fd);
   closeSync(fd);
@@ -134,7 +175,8 @@ async function qcow2Source(path: string, width: number): Promise<ImageSource> {
           yield {
             index,
             async read() {
-              const bytes = await image.read(offset, Math.min(blockBytes, sizeBytes - offset));
+              const length = Math.min(blockBytes, sizeBytes - offset);
+              const bytes = await onFile(path, 'read', () => image.read(offset, length));
               return bytes.length === blockBytes ? bytes : Buffer.concat([bytes], blockBytes);
             },
           };
@@ -145,15 +187,37 @@ async function qcow2Source(path: string, width: number): Promise<ImageSource> {
   };
 }
 
-function streamSource(stream: NodeJS.ReadStream): ImageSource {
+function streamSource(stream: NodeJS.ReadStream, format: ImageFormat | undefined): ImageSource {
+  const rest = stream[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
+  const first: Buffer[] = [];
+  async function* chunks(): AsyncGenerator<Buffer> {
+    yield* first;
+    for (let next = await rest.next(); !next.done; next = await rest.next()) yield next.value;
+  }
   return {
     sizeBytes: undefined,
     identity: undefined,
+    async begin() {
+      let length = 0;
+      while (length < headBytes) {
+        const next = await rest.next();
+        if (next.done) break;
+        first.push(next.value);
+        length += next.value.length;
+      }
+      const found = format === 'raw' ? 'raw' : formatOf(Buffer.concat(first).subarray(0, headBytes));
+      if (found === 'qcow2')
+        throw new CommandError(
+          'standard input begins as a qcow2 image, which can only be read from a file; or take it as it is with --format raw',
+          exitCodes.usage,
+        );
+      if (found !== 'raw') throw notAnImage('standard input', found);
+    },
     async *blocks() {
       let block = Buffer.alloc(blockBytes);
       let filled = 0;
       let index = 0;
-      for await (const chunk of stream as AsyncIterable<Buffer>) {
+      for await (const chunk of chunks()) {
         let taken = 0;
         while (taken < chunk.length) {
           const count = Math.min(chunk.length - taken, blockBytes - filled);

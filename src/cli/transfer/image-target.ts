@@ -4,6 +4,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { syncDirectory } from '../../files/durable.ts';
 import type { ImageFormat } from './image-source.ts';
+import { onFile } from './local-files.ts';
 import { createImage, QemuImage } from './qemu.ts';
 
 export interface ImageTarget {
@@ -28,6 +29,23 @@ export async function openTarget(
 ): Promise<ImageTarget> {
   const partial = partialPath(path);
   const isThere = options.goesOn && existsSync(partial);
+  const target = await onFile(partial, 'written', () => openPartial(path, format, sizeBytes, { ...options, isThere }));
+  return {
+    write: (offset, data) => onFile(partial, 'written', () => target.write(offset, data)),
+    flush: () => onFile(partial, 'written', () => target.flush()),
+    finish: () => onFile(path, 'written', () => target.finish()),
+    close: () => target.close(),
+  };
+}
+
+async function openPartial(
+  path: string,
+  format: ImageFormat,
+  sizeBytes: number,
+  options: { readonly isThere: boolean; readonly width: number },
+): Promise<ImageTarget> {
+  const partial = partialPath(path);
+  const { isThere } = options;
   if (format === 'raw') {
     const file = await open(partial, isThere ? 'r+' : 'w', 0o600);
     await file.truncate(sizeBytes);

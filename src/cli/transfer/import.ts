@@ -1,6 +1,7 @@
 /** `coffer snapshot import`: a disk image becomes a snapshot, through the EBS direct APIs. */
 import { createHash, hash } from 'node:crypto';
-import { join, resolve } from 'node:path';
+import { mkdirSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
 import {
   CompleteSnapshotCommand,
   EBSClient,
@@ -40,6 +41,10 @@ interface ImportHeader {
   readonly region: string;
   readonly source: ImageSource['identity'] | null;
   readonly parent: string | null;
+  /** GiB; absent in journals of earlier versions, as what follows. */
+  readonly volumeSize?: number;
+  /** As it was named, or null. */
+  readonly format?: ImageFormat | null;
 }
 
 export interface ImportResult {
@@ -50,15 +55,19 @@ export interface ImportResult {
 
 export async function importImage(path: string, options: ImportOptions): Promise<ImportResult> {
   const file = path === '-' ? path : resolve(path);
-  const source = await openSource(file, options.format, options.parallel);
   const connection = new Connection(options);
   const ebs = new EBSClient({ ...connection.sdkConfiguration(), maxAttempts: 6 });
+  let source: ImageSource | undefined;
   try {
-    return await connection.translate(() => transfer(ebs, connection, source, options));
+    const earlier = options.resume === undefined ? undefined : resumed(options.resume, connection, options);
+    const opened = await openSource(file, options.format ?? earlier?.header.format ?? undefined, options.parallel);
+    source = opened;
+    if (earlier) checkSame(earlier.header, opened);
+    return await connection.translate(() => transfer(ebs, connection, opened, options, earlier));
   } finally {
     ebs.destroy();
     connection.close();
-    await source.close();
+    await source?.close();
   }
 }
 
@@ -67,12 +76,14 @@ async function transfer(
   connection: Connection,
   source: ImageSource,
   options: ImportOptions,
+  earlier: TransferJournal<ImportHeader> | undefined,
 ): Promise<ImportResult> {
-  const sizeGib = volumeSize(source, options);
-  const journal = options.resume
-    ? resumed(options.resume, connection, source)
-    : await started(ebs, connection, source, options, sizeGib);
+  const sizeGib = earlier?.header.volumeSize ?? volumeSize(source, options);
+  await source.begin?.();
+  const journal = earlier ?? (await started(ebs, connection, source, options, sizeGib));
   const { snapshotId } = journal.header;
+  // Said before anything can come between: whoever is killed says nothing any more.
+  if (!options.quiet && !earlier) process.stderr.write(`coffer: importing into ${snapshotId}\n`);
   const sizeBytes = source.sizeBytes ?? sizeGib * gib;
   const progress = new Progress('importing', sizeBytes, { isQuiet: options.quiet });
   const interruption = interruptions();
@@ -93,13 +104,14 @@ async function transfer(
     journal.add([{ index, sha256: digest }]);
   };
   let last = -1;
+  let isTooLarge = false;
   try {
     await forEachParallel(source.blocks(), options.parallel, async ({ index, read }) => {
       interruption.throwIfAny();
-      if (index >= sizeGib * (gib / blockBytes))
-        throw new CommandError(
-          `the image is larger than the ${sizeGib} GiB of the snapshot; name its size with --size`,
-        );
+      if (index >= sizeGib * (gib / blockBytes)) {
+        isTooLarge = true;
+        throw new CommandError(`the image is larger than ${sizeGib} GiB; import it anew, with its size as --size`);
+      }
       progress.add((index - last - 1) * blockBytes, false);
       last = index;
       const data = await read();
@@ -110,6 +122,8 @@ async function transfer(
       if (isNeeded) await put(index, data, digest);
       progress.add(blockBytes, isNeeded);
     });
+    // A stream that ends before it did the last time.
+    for (const index of journal.done.keys()) if (index > last) toClear.add(index);
     const zeros = Buffer.alloc(blockBytes);
     const digest = hash('sha256', zeros, 'base64');
     await forEachParallel(toClear, options.parallel, async (index) => {
@@ -119,10 +133,8 @@ async function transfer(
     interruption.throwIfAny();
   } catch (error) {
     progress.end();
-    const name = options.resume ? options.resume : snapshotId;
-    process.stderr.write(
-      `coffer: the import stopped; go on with: coffer snapshot import --resume ${name} ${source.identity?.path ?? '-'}\n`,
-    );
+    if (isTooLarge) journal.remove();
+    else process.stderr.write(`coffer: the import stopped; go on with: ${resumption(snapshotId, source, options)}\n`);
     throw error;
   } finally {
     interruption.stop();
@@ -180,12 +192,16 @@ async function started(
       ...(options.tag.length > 0 ? { Tags: options.tag.map(tagOf) } : {}),
     }),
   );
-  return TransferJournal.create<ImportHeader>(journalPath(SnapshotId!), {
+  const path = journalPath(SnapshotId!);
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  return TransferJournal.create<ImportHeader>(path, {
     snapshotId: SnapshotId!,
     endpoint: connection.endpoint.url,
     region: connection.region,
     source: source.identity ?? null,
     parent: options.parent ?? null,
+    volumeSize: sizeGib,
+    format: options.format ?? null,
   });
 }
 
@@ -203,7 +219,21 @@ async function blocksOf(ebs: EBSClient, snapshotId: string): Promise<Set<number>
   return indexes;
 }
 
-function resumed(snapshotId: string, connection: Connection, source: ImageSource): TransferJournal<ImportHeader> {
+/** The command that goes on with an import. */
+function resumption(snapshotId: string, source: ImageSource, options: ImportOptions): string {
+  const { endpoint, profile, region, data } = options;
+  const server = Object.entries({ endpoint, profile, region, data }).flatMap(([name, value]) =>
+    value === undefined ? [] : [`--${name}`, quoted(value)],
+  );
+  const words = ['coffer snapshot import --resume', snapshotId, ...server, quoted(source.identity?.path ?? '-')];
+  return words.join(' ');
+}
+
+function quoted(word: string): string {
+  return /^[\w./:@%+,=-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+function resumed(snapshotId: string, connection: Connection, options: ImportOptions): TransferJournal<ImportHeader> {
   const journal = TransferJournal.load<ImportHeader>(journalPath(snapshotId));
   if (!journal)
     throw new CommandError(
@@ -213,12 +243,20 @@ function resumed(snapshotId: string, connection: Connection, source: ImageSource
   const { header } = journal;
   if (header.region !== connection.region)
     throw new CommandError(`the import into ${snapshotId} was begun in ${header.region}; name it with --region`);
-  // Standard input is read again from its start: blocks that are the same are not sent again.
-  if (header.source && JSON.stringify(header.source) !== JSON.stringify(source.identity))
-    throw new CommandError(
-      `the image is not the one that the import into ${snapshotId} began with (${header.source.path}, as it was then)`,
-    );
+  const { size, format } = options;
+  if (size !== undefined && header.volumeSize !== undefined && size !== header.volumeSize)
+    throw new CommandError(`${snapshotId} has ${header.volumeSize} GiB, not ${size}`, exitCodes.usage);
+  if (format !== undefined && header.format !== undefined && format !== header.format)
+    throw new CommandError(`the import into ${snapshotId} was begun with another --format`, exitCodes.usage);
   return journal;
+}
+
+/** Standard input is read again from its start: blocks that are the same are not sent again. @throws {CommandError} */
+function checkSame({ snapshotId, source: then }: ImportHeader, source: ImageSource): void {
+  if (then && JSON.stringify(then) !== JSON.stringify(source.identity))
+    throw new CommandError(
+      `the image is not the one that the import into ${snapshotId} began with (${then.path}, as it was then)`,
+    );
 }
 
 function journalPath(snapshotId: string): string {

@@ -2,9 +2,9 @@
  * What a transfer has done so far, so that it can go on after it was interrupted: one line for what it is, one for each
  * block. Lines that a crash left half written are not believed.
  */
-import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 
 /** The folder of the journals of imports. Source: XDG Base Directory Specification, `XDG_STATE_HOME`. */
 export function stateDirectory(env: NodeJS.ProcessEnv = process.env): string {
@@ -23,7 +23,6 @@ export class TransferJournal<Header extends object> {
   }
 
   static create<Header extends object>(path: string, header: Header): TransferJournal<Header> {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     writeFileSync(path, `${JSON.stringify(header)}\n`, { mode: 0o600 });
     return new TransferJournal(path, header, new Map());
   }
@@ -31,7 +30,11 @@ export class TransferJournal<Header extends object> {
   /** Undefined when there is none. */
   static load<Header extends object>(path: string): TransferJournal<Header> | undefined {
     if (!existsSync(path)) return undefined;
-    const [first, ...lines] = readFileSync(path, 'utf8').split('\n');
+    const text = readFileSync(path, 'utf8');
+    // What follows must not become part of a line that was half written.
+    const whole = text.slice(0, text.lastIndexOf('\n') + 1);
+    if (whole.length < text.length) truncateSync(path, Buffer.byteLength(whole));
+    const [first, ...lines] = whole.split('\n');
     let header: Header;
     try {
       header = JSON.parse(first!) as Header;

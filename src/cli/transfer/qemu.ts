@@ -1,6 +1,6 @@
 /** Disk images that are not raw, through QEMU's own tools: qemu-img tells what they are, qemu-nbd opens them. */
 import { execFile, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -13,6 +13,8 @@ const openStepMs = 20;
 
 interface ImageInfo {
   readonly 'virtual-size': number;
+  /** Bytes. */
+  readonly 'cluster-size'?: number;
   readonly format: string;
   readonly encrypted?: boolean;
   readonly 'backing-filename'?: string;
@@ -22,6 +24,8 @@ interface ImageInfo {
 export interface Extent {
   readonly start: number;
   readonly length: number;
+  /** Where the data lie in the image's file; absent where they are compressed. */
+  readonly offset?: number;
   readonly data: boolean;
   readonly zero: boolean;
 }
@@ -42,10 +46,18 @@ export async function imageInfo(path: string, format: string): Promise<ImageInfo
   return info;
 }
 
-/** Where an image holds data. */
-export async function imageMap(path: string, format: string): Promise<Extent[]> {
+/**
+ * Where an image holds data.
+ * @throws {CommandError} for one whose data reach beyond the end of its file: QEMU would read zeros there
+ */
+export async function imageMap(path: string, format: string, info: ImageInfo): Promise<Extent[]> {
   const { stdout } = await qemuImg(['map', '--output=json', '-f', format, path]);
-  return JSON.parse(stdout) as Extent[];
+  const extents = JSON.parse(stdout) as Extent[];
+  const dataEnd = extents.reduce((end, { data, offset = 0, length }) => Math.max(end, data ? offset + length : 0), 0);
+  // Of the last cluster only a part may have been written.
+  if (dataEnd > statSync(path).size + (info['cluster-size'] ?? 0))
+    throw new CommandError(`${path} is cut short: the end of its data is missing`);
+  return extents;
 }
 
 export async function createImage(path: string, format: string, sizeBytes: number): Promise<void> {
@@ -86,7 +98,8 @@ export class QemuImage {
   static async open(path: string, format: string, options: { writable: boolean; connections: number }) {
     const directory = mkdtempSync(join(tmpdir(), 'coffer-image-'));
     const socket = join(directory, 'image.sock');
-    const parameters = ['--persistent', `--shared=${options.connections}`, `--format=${format}`, `--socket=${socket}`];
+    // Without --persistent it ends with its last client, also when this process is killed.
+    const parameters = [`--shared=${options.connections}`, `--format=${format}`, `--socket=${socket}`];
     parameters.push(...(options.writable ? ['--discard=unmap'] : ['--read-only']));
     const child = spawn('qemu-nbd', [...parameters, path], { stdio: ['ignore', 'ignore', 'pipe'] });
     const said: string[] = [];
@@ -111,7 +124,15 @@ export class QemuImage {
         await new Promise((wake) => setTimeout(wake, openStepMs));
       }
       const clients: NbdClient[] = [];
-      for (let count = 0; count < options.connections; count++) clients.push(await NbdClient.connect(socket));
+      while (clients.length < options.connections) {
+        try {
+          clients.push(await NbdClient.connect(socket));
+        } catch (error) {
+          // It has made its socket, but does not listen yet; or it has ended, and says why.
+          if (failure || Date.now() > deadline) throw failure ?? error;
+          await new Promise((wake) => setTimeout(wake, openStepMs));
+        }
+      }
       return new QemuImage(clients, end);
     } catch (error) {
       await end();
