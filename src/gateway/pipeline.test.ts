@@ -11,7 +11,8 @@ import { migrate } from '../database/migrations.ts';
 import { SqliteDatabase } from '../database/sqlite.ts';
 import { eventMigrations } from '../events/records.ts';
 import { hostPrincipal, rootPrincipal } from '../iam/principals.ts';
-import { Pipeline, waitingPerAccountMax } from './pipeline.ts';
+import { Pipeline } from './pipeline.ts';
+import { waitingPerAccountMax } from './waiting-calls.ts';
 
 const account = '111122223333';
 const mine = { action: 'shop:Do', resource: '*', resourceAccount: account };

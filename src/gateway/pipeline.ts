@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import type { AnyDatabase, Call, EventDraft, Principal } from '../aws/call.ts';
 import type { Clock } from '../aws/clock.ts';
 import { AwsError } from '../aws/errors.ts';
@@ -11,6 +10,8 @@ import { type BusEvent, busEvent } from '../events/bus-event.ts';
 import { putEvents } from '../events/event-store.ts';
 import { authorize } from '../iam/authorize.ts';
 import { infrastructureRole } from '../iam/principals.ts';
+import { asService, type Caller, internalAgent, onBehalf } from './caller.ts';
+import { WaitingCalls } from './waiting-calls.ts';
 
 /** An authenticated request, its body decoded. */
 export interface PipelineRequest {
@@ -41,21 +42,6 @@ interface Progress {
   isAuthorized: boolean;
 }
 
-/** The fields of a call that come from outside. */
-type Caller = Pick<
-  Call,
-  'principal' | 'account' | 'region' | 'sourceIp' | 'userAgent' | 'requestId' | 'cancelled' | 'via' | 'isSecure'
->;
-
-const internalAgent = 'AWS Internal';
-
-/**
- * Calls of one account, and of all, that may wait at a time for something outside the database: together they leave room
- * among the requests that a server has in flight (limits.ts), so that nobody can keep everyone else out.
- */
-export const waitingPerAccountMax = 256;
-const waitingMax = 768;
-
 /**
  * The one choke point: authorize → operation → record. Every call passes here, those that services make of each other
  * included. An answer leaves only after its trail record, and with it everything the call changed, is on disk.
@@ -66,9 +52,7 @@ export class Pipeline {
   readonly #clock: Clock;
   readonly #signals: Signals;
 
-  /** How many calls wait, by account. */
-  readonly #waiting = new Map<string, number>();
-  #waitingInAll = 0;
+  readonly #waiting = new WaitingCalls();
 
   /** Of the group of work that is running: written together just before it is committed. */
   readonly #records: TrailRecord[] = [];
@@ -117,15 +101,11 @@ export class Pipeline {
     if (operation.effect !== 'waits') return this.#executeAtOnce(who, service, operation, request.input, outbox);
     // Hosts are few, and nothing goes on without them.
     if (request.audience === 'host') return this.#executeWaiting(who, service, operation, request.input, outbox);
-    const waiting = this.#waiting.get(who.account) ?? 0;
-    if (waiting >= waitingPerAccountMax || this.#waitingInAll >= waitingMax)
-      return this.#refuse(who, request, tooManyWaiting(service, waiting));
-    this.#countWaiting(who.account, 1);
-    try {
-      return await this.#executeWaiting(who, service, operation, request.input, outbox);
-    } finally {
-      this.#countWaiting(who.account, -1);
-    }
+    const refusal = this.#waiting.refusal(service, who.account);
+    if (refusal) return this.#refuse(who, request, refusal);
+    return this.#waiting.during(who.account, () =>
+      this.#executeWaiting(who, service, operation, request.input, outbox),
+    );
   }
 
   /** Records a call that is refused before its operation is even asked, and throws why. */
@@ -137,13 +117,6 @@ export class Pipeline {
     });
     await this.#database.durable();
     throw error;
-  }
-
-  #countWaiting(account: string, more: number): void {
-    this.#waitingInAll += more;
-    const waiting = (this.#waiting.get(account) ?? 0) + more;
-    if (waiting > 0) this.#waiting.set(account, waiting);
-    else this.#waiting.delete(account);
   }
 
   /** Runs a service's housekeeping as that service. */
@@ -187,30 +160,16 @@ export class Pipeline {
     outbox: Outbox,
   ): Promise<unknown> {
     let output: unknown;
-    let error: unknown;
-    const waiting = this.#waiting.get(who.account) ?? 0;
-    if (waiting >= waitingPerAccountMax || this.#waitingInAll >= waitingMax) {
-      later.drop();
-      error = tooManyWaiting(service, waiting);
-    } else {
-      this.#countWaiting(who.account, 1);
+    let error: unknown = this.#waiting.refusal(service, who.account);
+    if (error) later.drop();
+    else {
       try {
-        output = await later.finish();
+        output = await this.#waiting.during(who.account, () => later.finish());
       } catch (caught) {
         error = caught;
-      } finally {
-        this.#countWaiting(who.account, -1);
       }
     }
-    const call = this.#call(who, service, operation, outbox, undefined);
-    await this.#database.run(async () => {
-      this.#record(call, service, operation, input, { ...progress, output, error }, outbox);
-      this.#flush(outbox);
-    });
-    await this.#database.durable();
-    this.#raise(outbox);
-    if (error !== undefined) throw error;
-    return output;
+    return this.#end(who, service, operation, input, { ...progress, output, error }, outbox);
   }
 
   async #executeWaiting(
@@ -231,14 +190,26 @@ export class Pipeline {
     } catch (caught) {
       error = caught;
     }
-    await this.#database.run(async () => {
-      this.#record(call, service, operation, input, { ...progress, output, error }, outbox);
+    return this.#end(who, service, operation, input, { ...progress, output, error }, outbox);
+  }
+
+  /** Records a call that went on outside of a transaction, and gives what came of it. */
+  async #end(
+    who: Caller,
+    service: Service,
+    operation: Operation,
+    input: object,
+    outcome: Progress & { output: unknown; error: unknown },
+    outbox: Outbox,
+  ): Promise<unknown> {
+    await this.#database.run(async (db) => {
+      this.#record(this.#call(who, service, operation, outbox, db), service, operation, input, outcome, outbox);
       this.#flush(outbox);
     });
     await this.#database.durable();
     this.#raise(outbox);
-    if (error !== undefined) throw error;
-    return output;
+    if (outcome.error !== undefined) throw outcome.error;
+    return outcome.output;
   }
 
   /**
@@ -386,16 +357,7 @@ export class Pipeline {
     const operation = service?.operations[operationName];
     if (!service || !operation)
       throw new Error(`${from.name} invokes ${serviceName}:${operationName}, which does not exist`);
-    const nested: Caller = {
-      principal: who.principal,
-      account: who.account,
-      region: who.region,
-      cancelled: who.cancelled,
-      requestId: randomUUID(),
-      sourceIp: internalAgent,
-      userAgent: internalAgent,
-      via: from.eventSource,
-    };
+    const nested = onBehalf(who, from);
     if (!db) {
       const own: Outbox = { records: [], events: [], topics: [] };
       const output =
@@ -411,34 +373,4 @@ export class Pipeline {
     if ('error' in outcome) throw outcome.error;
     return ('output' in outcome ? outcome.output : undefined) as Output;
   }
-}
-
-function tooManyWaiting(service: Service, ofAccount: number): AwsError {
-  const whose = ofAccount >= waitingPerAccountMax ? `the account has ${ofAccount}` : `the server has ${waitingMax}`;
-  const [code, httpStatus] =
-    service.protocol === 'ec2Query' ? ['RequestLimitExceeded', 503] : ['ThrottlingException', 400];
-  return new AwsError(
-    code as string,
-    `Request limit exceeded: ${whose} calls that wait, as many as can be. Try again.`,
-    { httpStatus: httpStatus as number },
-  );
-}
-
-/** A service acting for no caller, in one account and region: a host's report, housekeeping. */
-function asService(service: Service, account: string, region: string, cancelled: AbortSignal): Caller {
-  const principal: Principal = {
-    type: 'AWSService',
-    account,
-    arn: `arn:aws:iam::aws:service/${service.eventSource}`,
-    principalId: service.eventSource,
-  };
-  return {
-    principal,
-    account,
-    region,
-    cancelled,
-    sourceIp: internalAgent,
-    userAgent: internalAgent,
-    requestId: randomUUID(),
-  };
 }
