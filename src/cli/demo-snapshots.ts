@@ -8,8 +8,7 @@ import { CreateAliasCommand, CreateKeyCommand } from '@aws-sdk/client-kms';
 import type { Connection } from './connection.ts';
 import { fileContains, filesUnder, readAt, settles } from './demo-evidence.ts';
 import type { Narrator } from './demo-narrator.ts';
-import type { Stage } from './demo-stage.ts';
-import type { VolumeInspection } from './demo-story.ts';
+import type { Stage, VolumeInspection } from './demo-stage.ts';
 import { NbdClient } from './nbd-client.ts';
 
 const mebibyte = 1024 * 1024;

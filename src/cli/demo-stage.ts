@@ -13,6 +13,15 @@ import {
 import { type KMSClient, ScheduleKeyDeletionCommand } from '@aws-sdk/client-kms';
 import { settles } from './demo-evidence.ts';
 
+/** What InspectVolume tells. */
+export interface VolumeInspection {
+  /** Null while no host serves the volume's zone. */
+  readonly ImagePath: string | null;
+  readonly EncryptedDataKey: string;
+  readonly EncryptionContext: Record<string, string>;
+  readonly DataUnitBytes: number;
+}
+
 export class Stage {
   readonly ec2: EC2Client;
   readonly kms: KMSClient;

@@ -23,18 +23,9 @@ import type { Connection } from './connection.ts';
 import { decryptUnits, fileContains, filesUnder, readAt, settles } from './demo-evidence.ts';
 import type { Narrator } from './demo-narrator.ts';
 import { blocksOf, tellOfSnapshots } from './demo-snapshots.ts';
-import { Stage } from './demo-stage.ts';
+import { Stage, type VolumeInspection } from './demo-stage.ts';
 import { CommandError, exitCodes } from './errors.ts';
 import { NbdClient } from './nbd-client.ts';
-
-/** What InspectVolume tells. */
-export interface VolumeInspection {
-  /** Null while no host serves the volume's zone. */
-  readonly ImagePath: string | null;
-  readonly EncryptedDataKey: string;
-  readonly EncryptionContext: Record<string, string>;
-  readonly DataUnitBytes: number;
-}
 
 const imageId = 'ami-0c0ffe00000000000';
 const device = '/dev/sdf';
