@@ -26,6 +26,7 @@ import {
 } from './world.ts';
 
 const snapshotsMax = 24;
+const readsAtOnce = 4;
 const limitError = 'ConcurrentSnapshotLimitExceeded';
 
 /** Looks whether a snapshot is completed. @throws when it has failed */
@@ -244,21 +245,26 @@ export async function readSnapshot(world: ModelWorld, snapshot: ModelSnapshot, b
   for (const index of blocks.keys())
     if (!touched.includes(index)) throw new Error(`${id} has block ${index}, which was never written`);
   const chosen = touched.length <= blocksMax ? touched : world.random.shuffle(touched).slice(0, blocksMax);
-  for (const index of chosen) {
-    world.count('snapshot blocks read');
-    const BlockToken = blocks.get(index);
-    if (BlockToken === undefined) {
-      contents.check(index * blockBytes, Buffer.alloc(blockBytes), `${id}, block ${index} absent`);
-      continue;
+  const left = [...chosen];
+  const readNext = async () => {
+    for (let index = left.pop(); index !== undefined; index = left.pop()) {
+      world.count('snapshot blocks read');
+      const BlockToken = blocks.get(index);
+      const get = new GetSnapshotBlockCommand({ SnapshotId: id, BlockIndex: index, BlockToken });
+      const bytes = BlockToken === undefined ? Buffer.alloc(blockBytes) : await getBlock(world, reader, get);
+      contents.check(index * blockBytes, bytes, BlockToken === undefined ? `${id}, block ${index} absent` : id);
     }
-    const answer = await world.retried(() =>
-      ebs().send(new GetSnapshotBlockCommand({ SnapshotId: id, BlockIndex: index, BlockToken })),
-    );
-    const bytes = Buffer.from(await answer.BlockData!.transformToByteArray());
-    if (hash('sha256', bytes, 'base64') !== answer.Checksum)
-      throw new Error(`${id}: block ${index} has a wrong checksum`);
-    contents.check(index * blockBytes, bytes, id);
-  }
+  };
+  await Promise.all(Array.from({ length: readsAtOnce }, readNext));
+}
+
+async function getBlock(world: ModelWorld, reader: Place, get: GetSnapshotBlockCommand): Promise<Buffer> {
+  const answer = await world.retried(() => world.ebs(reader).send(get));
+  const bytes = Buffer.from(await answer.BlockData!.transformToByteArray());
+  const { SnapshotId, BlockIndex } = get.input;
+  if (hash('sha256', bytes, 'base64') !== answer.Checksum)
+    throw new Error(`${SnapshotId}: block ${BlockIndex} has a wrong checksum`);
+  return bytes;
 }
 
 /** Two snapshots of a volume: every block that differs for sure must be listed. */

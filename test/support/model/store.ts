@@ -1,6 +1,7 @@
 /** The block store itself: whether it has what it should, also while it is worked on, and what becomes of it when it is away. */
 import { type CheckReport, checkStore, isFine } from '../../../src/blocks/check.ts';
 import { openStore } from '../../../src/blocks/open-store.ts';
+import { readManifest } from '../../../src/blocks/read-manifest.ts';
 import type { BlockStore } from '../../../src/blocks/store.ts';
 import { isOfKill, reconcile } from './kills.ts';
 import { readSomeSnapshot } from './snapshots.ts';
@@ -34,18 +35,32 @@ export async function storeIsFine(world: ModelWorld): Promise<void> {
   const expected = listed([...world.snapshots.keys(), ...parents]);
   const uploads = listed([...world.uploads.keys()]);
   let report: CheckReport | undefined;
-  let standing = '';
+  let standing: readonly string[] = [];
   await withStore(world, async (store) => {
     await waitFor('the store to have what is needed and nothing else', async () => {
       report = await checkStore(store, { now: later });
       if (report.damagedManifests.length > 0 || report.problemCount > 0) throw new Error('the store has problems');
-      standing = listed(await Array.fromAsync(store.listManifests()));
+      standing = await Array.fromAsync(store.listManifests());
       const isIdle = report.beingFreed.length === 0 && listed(report.beingMade) === uploads;
-      return isFine(report) && isIdle && standing === expected;
+      return isFine(report) && isIdle && listed(standing) === expected;
     });
+    for (const id of standing) await storesOnlyChanges(store, id);
   }).catch((error) => {
-    throw new Error(`${error.message}: ${JSON.stringify(report)}, snapshots ${standing}, not ${expected}`);
+    throw new Error(`${error.message}: ${JSON.stringify(report)}, snapshots ${listed(standing)}, not ${expected}`);
   });
+}
+
+/** A snapshot stores no block that the one that it is based on has the same. */
+async function storesOnlyChanges(store: BlockStore, snapshotId: string): Promise<void> {
+  const manifest = await readManifest(store, snapshotId);
+  const [parentId] = manifest?.header.ancestors ?? [];
+  const parent = parentId && (await readManifest(store, parentId));
+  if (!manifest || !parent) return;
+  for (const { owner, index, sha256 } of manifest.entries()) {
+    const position = parent.find(index);
+    if (owner === snapshotId && position >= 0 && parent.sha256At(position).equals(sha256))
+      throw new Error(`${snapshotId} stores block ${index}, which is that of ${parentId}`);
+  }
 }
 
 const listed = (ids: readonly string[]) => [...new Set(ids)].sort().join(' ');
