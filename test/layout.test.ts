@@ -23,13 +23,16 @@ function asJavaScript(sources: Record<string, string>): string {
   cpSync(join(root, 'package.json'), join(workplace, 'package.json'));
   symlinkSync(join(root, 'node_modules'), join(workplace, 'node_modules'));
   for (const [path, source] of Object.entries(sources)) {
-    const withTypes = source.replace(/^import type /gm, 'import ').replace(/^export type (?=[{*])/gm, 'export ');
-    const code = stripTypeScriptTypes(withTypes).replace(/(from\s*|import\s*\(?\s*)'(\.[^']*)\.ts'/g, "$1'$2.js'");
     const target = join(workplace, path.replace(/\.ts$/, '.js'));
     mkdirSync(dirname(target), { recursive: true });
-    writeFileSync(target, code);
+    writeFileSync(target, path.endsWith('.ts') ? codeOf(source) : source);
   }
   return workplace;
+}
+
+function codeOf(source: string): string {
+  const withTypes = source.replace(/^import type /gm, 'import ').replace(/^export type (?=[{*])/gm, 'export ');
+  return stripTypeScriptTypes(withTypes).replace(/(from\s*|import\s*\(?\s*)'(\.[^']*)\.ts'/g, "$1'$2.js'");
 }
 
 async function summaryOf(sources: Record<string, string>): Promise<{ imports: number; violations: string[] }> {
@@ -51,7 +54,7 @@ function forJavaScript<T>(rules: T): T {
 
 function allSources(): Record<string, string> {
   const paths = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' })
-    .filter((path) => path.endsWith('.ts') && !path.startsWith('console'))
+    .filter((path) => /\.(ts|json)$/.test(path) && !path.startsWith('console'))
     .map((path) => `src/${path}`);
   return Object.fromEntries(paths.map((path) => [path, readFileSync(join(root, path), 'utf8')]));
 }
