@@ -189,6 +189,22 @@ describe('CreateVolume from a snapshot', () => {
     await expect(restored(source, more)).rejects.toMatchObject({ code });
   });
 
+  test('asked again with its token it is the same volume, though the snapshot is gone and settings have changed', async () => {
+    const source = await w.stored();
+    const request = { ClientToken: 'once', KmsKeyId: await w.newKey() };
+    await w.world.ec2('EnableEbsEncryptionByDefault');
+    const { VolumeId } = await restored(source, request);
+    await w.world.ec2('DisableEbsEncryptionByDefault');
+    await w.world.ec2('DeleteSnapshot', { SnapshotId: source });
+    expect(await restored(source, request)).toMatchObject({ VolumeId, SnapshotId: source });
+    await expect(restored(source, { ...request, Size: 9 })).rejects.toMatchObject({
+      code: 'IdempotentParameterMismatch',
+    });
+    await expect(restored(source, { ...request, DryRun: true })).rejects.toMatchObject({ code: 'DryRunOperation' });
+    await w.world.ec2('DeleteVolume', { VolumeId });
+    await expect(restored(source, request)).rejects.toMatchObject({ code: 'IdempotentParameterMismatch' });
+  });
+
   test('does not take one that is pending, nor a stranger one that is not shared', async () => {
     const source = await w.stored();
     await expect(restored(source, {}, stranger)).rejects.toMatchObject({ code: 'InvalidSnapshot.NotFound' });
@@ -328,6 +344,18 @@ describe('CopyVolumes', () => {
       return rows.length === 0;
     });
     await attach();
+  });
+
+  test('asked again with its token it is the same volume, though the source has grown or is gone', async () => {
+    const source = await w.volume();
+    const request = { SourceVolumeId: source, Size: 2, ClientToken: 'once' };
+    const copy = async () => (await w.world.ec2('CopyVolumes', request)).Volumes[0].VolumeId;
+    const made = await copy();
+    await w.world.ec2('ModifyVolume', { VolumeId: source, Size: 3 });
+    expect(await copy()).toBe(made);
+    await until(async () => (await w.describeVolume(made)).State === 'available');
+    await w.world.ec2('DeleteVolume', { VolumeId: source });
+    expect(await copy()).toBe(made);
   });
 
   test('is gone, with its event, when the point in time can not be stored', async () => {

@@ -240,3 +240,15 @@ test('an instance is made with volumes from snapshots, which go with it as the m
     return Volumes.length === 1 && Volumes[0].VolumeId === volumes[1].VolumeId;
   });
 });
+
+test('a launch asked for again with its token is the same one, though the snapshot of its volumes is gone', async () => {
+  const source = await w.stored();
+  const BlockDeviceMappings = [{ DeviceName: '/dev/sdf', Ebs: { SnapshotId: source } }];
+  const run = { ImageId: 'ami-0c0ffe00000000000', MinCount: 1, MaxCount: 1, ClientToken: 'once', BlockDeviceMappings };
+  const { ReservationId } = await w.world.ec2('RunInstances', run);
+  await w.world.ec2('DeleteSnapshot', { SnapshotId: source });
+  expect(await w.world.ec2('RunInstances', run)).toMatchObject({ ReservationId, Instances: [{ AmiLaunchIndex: 0 }] });
+  await expect(w.world.ec2('RunInstances', { ...run, MaxCount: 2 })).rejects.toMatchObject({
+    code: 'IdempotentParameterMismatch',
+  });
+});

@@ -4,10 +4,11 @@ import { formatArn } from '../aws/arn.ts';
 import type { Call } from '../aws/call.ts';
 import { operation } from '../aws/service.ts';
 import { allow, allowOnVolume, allowTagsOnCreate, requestTagContext, volumeContext } from './access.ts';
-import { checkClientToken, earlierResult, rememberResult } from './client-tokens.ts';
+import { checkClientToken, rememberResult } from './client-tokens.ts';
 import { outcomeKey } from './encryption-outcomes.ts';
 import { checkVolumeId, invalidValue, stopIfDryRun } from './errors.ts';
 import type { VolumeRow } from './records.ts';
+import { allowAgain, madeEarlier, viewAgain } from './repeated-volumes.ts';
 import type { SnapshotRow } from './snapshot-records.ts';
 import { beginSnapshot, newSnapshotId } from './snapshot-store.ts';
 import { fixed, snapshotHost } from './snapshots.ts';
@@ -16,7 +17,6 @@ import { compact, tagSpecificationSet, volumeResource } from './trail.ts';
 import { type VolumeSettings, volumeSettings } from './volume-rules.ts';
 import { createVolume, findVolume } from './volume-store.ts';
 import { volumeView } from './volume-view.ts';
-import { replay } from './volumes.ts';
 
 interface PlannedCopy {
   readonly source: VolumeRow;
@@ -26,16 +26,24 @@ interface PlannedCopy {
   readonly tags: Tags;
 }
 
+/** What an earlier request with the same token made. */
+interface RepeatedCopy {
+  readonly earlier: VolumeRow;
+  readonly tags: Tags;
+}
+
 /**
  * The point in time is fixed when the answer comes; the copy is `creating` until that is stored, then `available` and
  * filled like a volume from a snapshot. Source: EC2 API reference, CopyVolumes.
  */
-export const copyVolumes = operation<CopyVolumesRequest, CopyVolumesResult, PlannedCopy>({
+export const copyVolumes = operation<CopyVolumesRequest, CopyVolumesResult, PlannedCopy | RepeatedCopy>({
   name: 'CopyVolumes',
   schema: CopyVolumes$,
   effect: 'waits',
   resolve: planCopy,
-  access(call, _input, { source, sourceTags, settings, key, tags }) {
+  access(call, input, plan) {
+    if ('earlier' in plan) return allowAgain(call, 'CopyVolumes', input, plan.earlier, plan.tags);
+    const { source, sourceTags, settings, key, tags } = plan;
     const volume = formatArn('ec2', call.region, call.account, 'volume/*');
     return [
       allow(call, 'CopyVolumes', volume, {
@@ -78,8 +86,11 @@ export const copyVolumes = operation<CopyVolumesRequest, CopyVolumesResult, Plan
   },
 });
 
-async function planCopy(call: Call, input: CopyVolumesRequest): Promise<PlannedCopy> {
+async function planCopy(call: Call, input: CopyVolumesRequest): Promise<PlannedCopy | RepeatedCopy> {
   checkClientToken(input);
+  const tags = tagsFromSpecifications(input.TagSpecifications, ['volume']).get('volume') ?? noTags;
+  const earlier = await madeEarlier(call, 'CopyVolumes', input);
+  if (earlier) return { earlier, tags };
   const source = await findVolume(call, checkVolumeId(input.SourceVolumeId, 'sourceVolumeId'));
   if (input.Size !== undefined && input.Size < source.size_gib)
     throw invalidValue(
@@ -90,7 +101,7 @@ async function planCopy(call: Call, input: CopyVolumesRequest): Promise<PlannedC
     sourceTags: await tagsOf(call, source.volume_id),
     settings: volumeSettings({ ...input, Size: input.Size ?? source.size_gib }),
     key: await outcomeKey(call, input, source),
-    tags: tagsFromSpecifications(input.TagSpecifications, ['volume']).get('volume') ?? noTags,
+    tags,
   };
 }
 
@@ -99,10 +110,10 @@ type Begun =
   | { readonly volume: VolumeRow; readonly snapshot: SnapshotRow; readonly tags: Tags };
 
 async function beginCopy(call: Call, input: CopyVolumesRequest): Promise<Begun> {
-  const earlier = await earlierResult(call, 'CopyVolumes', input);
-  if (earlier !== undefined) return { earlier: await replay(call, input, earlier) };
   // Looked up again: the world may have changed since the transaction of the checks.
-  const { source, settings, key, tags } = await planCopy(call, input);
+  const plan = await planCopy(call, input);
+  if ('earlier' in plan) return { earlier: await viewAgain(call, plan.earlier) };
+  const { source, settings, key, tags } = plan;
   const host = await snapshotHost(call, source);
   const snapshot = await beginSnapshot(call, source, host, {
     origin: 'internal',

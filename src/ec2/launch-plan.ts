@@ -3,11 +3,12 @@ import type { BlockDeviceMapping, RunInstancesRequest } from '@aws-sdk/client-ec
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { AccessRequest } from '../aws/service.ts';
-import { checkClientToken } from './client-tokens.ts';
+import { checkClientToken, earlierResult } from './client-tokens.ts';
 import { devicePath } from './devices.ts';
 import { outcomeKey } from './encryption-outcomes.ts';
 import { invalidCombination, invalidValue, missingParameter } from './errors.ts';
 import { checkImageId } from './images.ts';
+import { type ChosenProfile, profileOf } from './instance-profile.ts';
 import { instanceTypes } from './instance-type-table.ts';
 import { findZone, type Zone, zonesOf } from './regions.ts';
 import type { RestorePlan } from './restores.ts';
@@ -36,6 +37,9 @@ export interface Launch {
   readonly type: string;
   readonly zone: Zone;
   readonly volumes: readonly MappedVolume[];
+  /** Whether a request with the same token did it already; what its volumes were made from may be gone. */
+  readonly isRepeated: boolean;
+  readonly profile: ChosenProfile | undefined;
   readonly instanceTags: Tags;
   readonly volumeTags: Tags;
 }
@@ -57,12 +61,15 @@ export async function planLaunch(call: Call, input: RunInstancesRequest): Promis
   const type = input.InstanceType || defaultInstanceType;
   if (!instanceTypes.has(type)) throw invalidValue(`Invalid value '${type}' for InstanceType.`);
   const named = findZone(call.region, input.Placement?.AvailabilityZone, input.Placement?.AvailabilityZoneId);
+  const isRepeated = (await earlierResult(call, 'RunInstances', input)) !== undefined;
   const tags = tagsFromSpecifications(input.TagSpecifications, ['instance', 'volume', 'network-interface']);
   return {
     count: Math.min(max, instancesPerRequestMax),
     type,
     zone: named ?? zonesOf(call.region)[0]!,
-    volumes: await planVolumes(call, input.BlockDeviceMappings ?? []),
+    volumes: isRepeated ? [] : await planVolumes(call, input.BlockDeviceMappings ?? []),
+    isRepeated,
+    profile: await profileOf(call, input.IamInstanceProfile),
     instanceTags: tags.get('instance') ?? noTags,
     volumeTags: tags.get('volume') ?? noTags,
   };

@@ -12,7 +12,7 @@ import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import { newResourceId } from '../aws/ids.ts';
 import { operation } from '../aws/service.ts';
-import { allow, allowTagsOnCreate, requestTagContext, volumeContext, zoneContext } from './access.ts';
+import { allow, allowTagsOnCreate, launchContext, requestTagContext, volumeContext, zoneContext } from './access.ts';
 import { beginAttach, beginShutdown, settleInstance } from './attachment-flow.ts';
 import { checkAttachable } from './attachments.ts';
 import { earlierResult, rememberResult, tokenMismatch } from './client-tokens.ts';
@@ -50,7 +50,7 @@ export const runInstances = operation<RunInstancesRequest, Reservation, Launch>(
   schema: RunInstances$,
   effect: 'waits',
   resolve: planLaunch,
-  access(call, _input, launch) {
+  access(call, input, launch) {
     const instance = formatArn('ec2', call.region, call.account, 'instance/*');
     const volume = formatArn('ec2', call.region, call.account, 'volume/*');
     const context = {
@@ -59,6 +59,7 @@ export const runInstances = operation<RunInstancesRequest, Reservation, Launch>(
       'ec2:InstanceType': launch.type,
       'ec2:RootDeviceType': 'ebs',
       'ec2:Tenancy': 'default',
+      ...launchContext(echoed(input, launch)),
     };
     return [
       allow(call, 'RunInstances', instance, { ...context, ...requestTagContext(launch.instanceTags) }),
@@ -77,6 +78,7 @@ export const runInstances = operation<RunInstancesRequest, Reservation, Launch>(
         }),
         ...source,
       ]),
+      ...(launch.profile ? [launch.profile.passRole] : []),
       ...allowTagsOnCreate(call, 'RunInstances', instance, launch.instanceTags),
       ...(launch.volumes.length > 0 ? allowTagsOnCreate(call, 'RunInstances', volume, launch.volumeTags) : []),
     ];
@@ -86,6 +88,7 @@ export const runInstances = operation<RunInstancesRequest, Reservation, Launch>(
     const made = await call.transaction(async (inside) => {
       const earlier = await earlierResult(inside, 'RunInstances', input);
       if (earlier !== undefined) return { reservationId: earlier, attachments: [] };
+      if (launch.isRepeated) throw tokenMismatch(input.ClientToken!);
       return makeInstances(inside, input, launch);
     });
     try {
@@ -163,7 +166,7 @@ async function makeInstances(
       ended_at: null,
       client_token: input.ClientToken ?? '',
       private_ip: `172.31.${randomInt(0, 256)}.${randomInt(4, 255)}`,
-      echoed: JSON.stringify(echoed(call, input)),
+      echoed: JSON.stringify(echoed(input, launch)),
       disable_api_termination: input.DisableApiTermination ? 1 : 0,
       host_id: hostId,
     };
@@ -253,13 +256,10 @@ async function checkInstanceQuota(call: Call, count: number): Promise<void> {
     );
 }
 
-function echoed(call: Call, input: RunInstancesRequest): Echoed {
-  const profile = input.IamInstanceProfile;
-  const profileArn =
-    profile?.Arn ?? (profile?.Name ? `arn:aws:iam::${call.account}:instance-profile/${profile.Name}` : undefined);
+function echoed(input: RunInstancesRequest, { profile }: Launch): Echoed {
   return {
     ...(input.KeyName ? { keyName: input.KeyName } : {}),
-    ...(profileArn ? { profileArn } : {}),
+    ...(profile ? { profileArn: profile.arn, profileId: profile.id } : {}),
     ...(input.Monitoring?.Enabled ? { monitoring: true } : {}),
     ...(input.EbsOptimized ? { ebsOptimized: true } : {}),
   };

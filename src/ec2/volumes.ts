@@ -11,7 +11,7 @@ import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import { type AccessRequest, operation } from '../aws/service.ts';
 import { allow, allowOnVolume, allowTagsOnCreate, requestTagContext, volumeContext } from './access.ts';
-import { checkClientToken, earlierResult, rememberResult, tokenMismatch } from './client-tokens.ts';
+import { checkClientToken, rememberResult } from './client-tokens.ts';
 import { outcomeKey } from './encryption-outcomes.ts';
 import {
   checkSnapshotId,
@@ -24,6 +24,7 @@ import {
 } from './errors.ts';
 import { tables, type VolumeRow } from './records.ts';
 import { findZone, type Zone } from './regions.ts';
+import { allowAgain, madeEarlier, viewAgain } from './repeated-volumes.ts';
 import type { RestorePlan } from './restores.ts';
 import { allowOnSnapshot, snapshotArn } from './snapshot-access.ts';
 import { findUsableSnapshot } from './snapshot-store.ts';
@@ -31,7 +32,7 @@ import { noTags, putTags, type Tags, tagsFromSpecifications, tagsOf } from './ta
 import { createVolumeRecord, volumeResource } from './trail.ts';
 import { type VolumeSettings, volumeSettings } from './volume-rules.ts';
 import { deleteVolume as endVolume, findVolume, createVolume as makeVolume } from './volume-store.ts';
-import { volumeView, volumeViews } from './volume-view.ts';
+import { volumeView } from './volume-view.ts';
 
 interface PlannedVolume {
   readonly settings: VolumeSettings;
@@ -43,19 +44,27 @@ interface PlannedVolume {
   readonly tags: Tags;
 }
 
+/** What an earlier request with the same token made. */
+interface RepeatedVolume {
+  readonly earlier: VolumeRow;
+  readonly tags: Tags;
+}
+
 /** Source: EC2 API reference, CreateVolume. */
-export const createVolume = operation<CreateVolumeRequest, Volume, PlannedVolume>({
+export const createVolume = operation<CreateVolumeRequest, Volume, PlannedVolume | RepeatedVolume>({
   name: 'CreateVolume',
   schema: CreateVolume$,
   effect: 'writes',
   async resolve(call, input) {
     checkClientToken(input);
+    const tags = tagsFromSpecifications(input.TagSpecifications, ['volume']).get('volume') ?? noTags;
+    const earlier = await madeEarlier(call, 'CreateVolume', input);
+    if (earlier) return { earlier, tags };
     if (input.OutpostArn) throw invalidValue(`Value (${input.OutpostArn}) for parameter outpostArn is invalid.`);
     const restore = await restoreOf(call, input);
     const settings = volumeSettings({ ...input, Size: sizeFor(input.Size, restore) });
     const zone = findZone(call.region, input.AvailabilityZone, input.AvailabilityZoneId);
     if (!zone) throw missingParameter('AvailabilityZone');
-    const tags = tagsFromSpecifications(input.TagSpecifications, ['volume']).get('volume') ?? noTags;
     return {
       settings,
       zone,
@@ -65,7 +74,9 @@ export const createVolume = operation<CreateVolumeRequest, Volume, PlannedVolume
       tags,
     };
   },
-  access(call, input, { settings, zone, key, restore, source, tags }) {
+  access(call, input, plan) {
+    if ('earlier' in plan) return allowAgain(call, 'CreateVolume', input, plan.earlier, plan.tags);
+    const { settings, zone, key, restore, source, tags } = plan;
     const volume = formatArn('ec2', call.region, call.account, 'volume/*');
     const context = volumeContext({
       ...settings,
@@ -81,10 +92,10 @@ export const createVolume = operation<CreateVolumeRequest, Volume, PlannedVolume
       ...allowTagsOnCreate(call, 'CreateVolume', volume, tags),
     ];
   },
-  async handle(call, input, { settings, zone, key, restore, tags }) {
+  async handle(call, input, plan) {
     stopIfDryRun(input);
-    const earlier = await earlierResult(call, 'CreateVolume', input);
-    if (earlier !== undefined) return replay(call, input, earlier);
+    if ('earlier' in plan) return viewAgain(call, plan.earlier);
+    const { settings, zone, key, restore, tags } = plan;
     const volume = await makeVolume(call, { settings, zone: zone.name, key, restore });
     await putTags(call, 'volume', volume.volume_id, tags);
     await rememberResult(call, 'CreateVolume', input, volume.volume_id);
@@ -143,18 +154,6 @@ export async function allowSource(
 ): Promise<AccessRequest[]> {
   if (!restore) return [];
   return [allowOnSnapshot(call, action, restore.snapshot, await tagsOf(call, restore.snapshot.snapshot_id))];
-}
-
-/** What an earlier request with the same token made. @throws {AwsError} IdempotentParameterMismatch once it is gone */
-export async function replay(call: Call, input: { ClientToken?: string }, volumeId: string): Promise<Volume> {
-  const volume = await tables(call)
-    .selectFrom('ec2_volumes')
-    .selectAll()
-    .where('volume_id', '=', volumeId)
-    .where('state', '!=', 'deleting')
-    .executeTakeFirst();
-  if (!volume) throw tokenMismatch(input.ClientToken!);
-  return (await volumeViews(call, [volume]))[0]!;
 }
 
 /** Source: EC2 API reference, DeleteVolume. */
