@@ -29,6 +29,8 @@ export function volumeView(volume: VolumeRow, attachments: readonly AttachmentRo
     Tags: tagList(tags),
     VolumeType: volume.volume_type as Volume['VolumeType'],
     FastRestored: false,
+    // None belongs to a service.
+    Operator: { Managed: false },
     MultiAttachEnabled: volume.multi_attach === 1,
   };
 }
