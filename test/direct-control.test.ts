@@ -76,6 +76,14 @@ test('no block of an encrypted snapshot goes to a host without the key, not even
   expect(puts.filter(({ dataKey }) => !dataKey)).toHaveLength(0);
 });
 
+test('StartSnapshot without any host is to be tried again, and begins nothing', async () => {
+  const { world, host } = w.current;
+  await host.stop();
+  world.clock.advance(24 * 3600_000);
+  await expect(start()).rejects.toMatchObject({ code: 'InternalServerException', httpStatus: 503 });
+  expect(await w.current.found({ OwnerIds: ['self'] })).toEqual([]);
+});
+
 test('what StartSnapshot began before its client or the server went away is taken up when it is asked again', async () => {
   const { world } = w.current;
   const gone = new AbortController();

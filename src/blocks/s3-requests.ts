@@ -169,7 +169,7 @@ export function discardBody(body: unknown): void {
 const reasons: Readonly<Record<StoreErrorCode, string>> = {
   Corrupt: 'what the block store answers is damaged',
   Missing: 'the block store does not have it',
-  Unavailable: 'the block store does not do it now',
+  Unavailable: 'the block store is not available',
   Denied: 'the block store refuses',
   Full: 'the block store is full',
 };

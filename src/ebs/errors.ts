@@ -51,6 +51,8 @@ function translated(error: AwsError): AwsError {
     case 'InvalidParameterDependency':
     case 'MissingParameter':
       return invalid('INVALID_PARAMETER_VALUE', error.message);
+    case 'Unavailable':
+      return internal(error.message, 503);
     default:
       return error;
   }

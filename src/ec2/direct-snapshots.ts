@@ -76,7 +76,7 @@ export interface BeginDirectSnapshotRequest {
  * Begins a snapshot whose blocks will be written: StartSnapshot's part in EC2. With a parent, encryption and data key are
  * the parent's, under the context of its volume; without, a new data key has the snapshot's own id for its context.
  * @throws {AwsError} InvalidSnapshot.NotFound, IncorrectState, InvalidParameterCombination, SnapshotLimitExceeded,
- *   PendingSnapshotLimitExceeded
+ *   PendingSnapshotLimitExceeded, Unavailable while no host is connected
  * @throws {KeyUnusable}
  */
 export const beginDirectSnapshot = operation<BeginDirectSnapshotRequest, DirectSnapshot>({
@@ -92,7 +92,9 @@ export const beginDirectSnapshot = operation<BeginDirectSnapshotRequest, DirectS
     const parent = input.ParentSnapshotId ? await findParent(call, input) : undefined;
     const hostId = await anyHost(call);
     if (hostId === undefined)
-      throw incorrectState('No host that reaches the block store is connected now (see coffer status).');
+      throw new AwsError('Unavailable', 'No host that reaches the block store is connected now. Try again.', {
+        httpStatus: 503,
+      });
     const snapshotId = newSnapshotId();
     const key = parent ? await keyOfParent(call, parent) : await keyOfNew(call, input, snapshotId);
     const snapshot = await insertSnapshot(call, snapshotId, {
