@@ -252,8 +252,8 @@ describe('what was asked is in the service authorization reference:', () => {
 
   test('all condition keys of volumes, snapshots and instances are set, but those of what is not here', async () => {
     const absent = [
-      ...['CpuOptionsAmdSevSnp', 'EbsOptimized', 'InstanceAutoRecovery', 'InstanceBandwidthWeighting'],
-      ...['InstanceMarketType', 'InstanceMetadataTags', 'InstanceProfile', 'NewInstanceProfile', 'PlacementGroup'],
+      ...['CpuOptionsAmdSevSnp', 'InstanceAutoRecovery', 'InstanceBandwidthWeighting'],
+      ...['InstanceMarketType', 'InstanceMetadataTags', 'NewInstanceProfile', 'PlacementGroup'],
       ...['ManagedResourceOperator', 'MetadataHttpEndpoint', 'MetadataHttpPutResponseHopLimit', 'MetadataHttpTokens'],
       ...['LaunchTemplate', 'ProductCode', 'Location', 'OutpostArn', 'SourceOutpostArn', 'SourceAvailabilityZone'],
       ...['SnapshotCoolOffPeriod', 'SnapshotLockDuration'],

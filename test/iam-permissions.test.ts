@@ -319,6 +319,42 @@ describe('nobody gets further', () => {
     await as(mallory, 'UpdateUser', { UserName: 'pawn', NewUserName: 'knight' });
   });
 
+  it('by running an instance with a role that it may not hand on', async () => {
+    const mallory = await user('mallory', allow('ec2:*'), allow('iam:AddRoleToInstanceProfile'));
+    const trust = { Effect: 'Allow', Principal: { Service: 'ec2.amazonaws.com' }, Action: 'sts:AssumeRole' };
+    const AssumeRolePolicyDocument = policy(trust);
+    const { Role } = await iam('CreateRole', { RoleName: 'boss', AssumeRolePolicyDocument });
+    const profile = { InstanceProfileName: 'servers' };
+    const { Arn, InstanceProfileId } = (await iam('CreateInstanceProfile', profile)).InstanceProfile;
+    const run = (IamInstanceProfile: object, caller = {}) =>
+      world.ec2(
+        'RunInstances',
+        { ImageId: 'ami-0c0ffe00000000000', MinCount: 1, MaxCount: 1, IamInstanceProfile },
+        caller,
+      );
+    const invalid = { code: 'InvalidParameterValue' };
+    await expect(run({ Name: 'servers' })).rejects.toMatchObject({
+      ...invalid,
+      message: expect.stringContaining('no associated IAM Roles'),
+    });
+    await expect(as(mallory, 'AddRoleToInstanceProfile', { ...profile, RoleName: 'boss' })).rejects.toMatchObject(
+      denied,
+    );
+    await iam('AddRoleToInstanceProfile', { ...profile, RoleName: 'boss' });
+    for (const wrong of [{ Name: 'nosuch' }, { Name: 'SERVERS' }, { Arn: `${Arn}x` }, { Arn: Arn.replace('/', '/a/') }])
+      await expect(run(wrong), JSON.stringify(wrong)).rejects.toMatchObject(invalid);
+    await expect(run({ Name: 'servers', Arn })).rejects.toMatchObject({ code: 'InvalidParameterCombination' });
+    for (const named of [{ Name: 'servers' }, { Arn }])
+      await expect(run(named, { principal: mallory })).rejects.toMatchObject({
+        code: 'UnauthorizedOperation',
+        message: expect.stringContaining(`iam:PassRole on resource: ${Role.Arn} because no identity-based policy`),
+      });
+    expect((await world.ec2('DescribeInstances')).Reservations).toEqual([]);
+    await give('mallory', allow('ec2:*'), allow('iam:PassRole', Role.Arn));
+    const { Instances } = await run({ Name: 'servers' }, { principal: mallory });
+    expect(Instances[0].IamInstanceProfile).toEqual({ Arn, Id: InstanceProfileId });
+  });
+
   it('by attaching more than it may hand out, or shedding a boundary', async () => {
     const readOnly = 'arn:aws:iam::aws:policy/AmazonEC2ReadOnlyAccess';
     const mallory = await user(

@@ -7,6 +7,7 @@ import type { Call } from '../aws/call.ts';
 import { denialSentence } from '../aws/denial.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { AccessRequest, Denial } from '../aws/service.ts';
+import type { Echoed } from './instance-store.ts';
 import type { InstanceRow, VolumeRow } from './records.ts';
 import { zoneIdOf } from './zones.ts';
 
@@ -57,8 +58,10 @@ export function allowOnInstance(
   tags: ReadonlyMap<string, string>,
   more: Context = {},
 ) {
+  const { profileArn, ebsOptimized } = JSON.parse(instance.echoed) as Echoed;
   return allow(call, action, instanceArn(instance), {
     ...zoneContext(instance.zone),
+    ...launchContext({ profileArn, ebsOptimized }),
     'ec2:InstanceID': instance.instance_id,
     'ec2:InstanceType': instance.instance_type,
     'ec2:RootDeviceType': 'ebs',
@@ -66,6 +69,14 @@ export function allowOnInstance(
     ...resourceTagContext(tags),
     ...more,
   });
+}
+
+/** The condition keys of what an instance is run with. */
+export function launchContext({ profileArn, ebsOptimized }: Pick<Echoed, 'profileArn' | 'ebsOptimized'>): Context {
+  return {
+    'ec2:EbsOptimized': String(ebsOptimized ?? false),
+    ...(profileArn ? { 'ec2:InstanceProfile': profileArn } : {}),
+  };
 }
 
 /**

@@ -13,6 +13,8 @@ import { attachmentsOfAll } from './volume-view.ts';
 export interface Echoed {
   readonly keyName?: string;
   readonly profileArn?: string;
+  /** Instances of old have none: any profile was taken as it was named. */
+  readonly profileId?: string;
   readonly monitoring?: boolean;
   readonly ebsOptimized?: boolean;
 }
@@ -87,9 +89,7 @@ export function instanceView(instance: InstanceRow, attachments: readonly Attach
     EbsOptimized: echoed.ebsOptimized ?? false,
     EnaSupport: true,
     Hypervisor: 'xen',
-    ...(echoed.profileArn
-      ? { IamInstanceProfile: { Arn: echoed.profileArn, Id: `AIPA${instance.instance_id.slice(-16).toUpperCase()}` } }
-      : {}),
+    ...(echoed.profileArn ? { IamInstanceProfile: { Arn: echoed.profileArn, Id: echoed.profileId } } : {}),
     NetworkInterfaces: [],
     RootDeviceName: rootDeviceName,
     RootDeviceType: 'ebs',

@@ -199,9 +199,7 @@ function onProfile<Output>(
     access: (call, _input, { arn, tags, role }) => [
       accessToProfile(call, name, { arn, tags }),
       // Who gives a role to instances must be allowed to hand it on.
-      ...(role && name.startsWith('Add')
-        ? [accessTo(call, 'PassRole', role, { 'iam:PassedToService': 'ec2.amazonaws.com' })]
-        : []),
+      ...(role && name.startsWith('Add') ? [accessToPass(call, role)] : []),
     ],
     handle: (call, _input, subject) => handle(call, existingProfile(subject), subject),
     record: (_call, input) => ({
@@ -237,6 +235,29 @@ const removeRole = onProfile('RemoveRoleFromInstanceProfile', 'writes', true, as
   await setRole(call, row, null);
   return {};
 });
+
+/** DescribeInstanceProfile (internal, for EC2): a profile by its name, and the leave that it takes to hand its role on. */
+export const describeInstanceProfile = operation<
+  { Name: string },
+  { Profile?: { Arn: string; Id: string; PassRole?: AccessRequest } }
+>({
+  name: 'DescribeInstanceProfile',
+  effect: 'reads',
+  audience: 'service',
+  recorded: false,
+  access: () => [],
+  async handle(call, { Name }) {
+    const { row, arn } = await resolveProfile(call, Name);
+    if (!row || row.name !== Name) return {};
+    const found = row.role_id ? await findIdentityById(call.db, row.role_id) : undefined;
+    const role = found && (await resolveIdentity(call, 'role', found.name));
+    return { Profile: { Arn: arn, Id: row.id, ...(role ? { PassRole: accessToPass(call, role) } : {}) } };
+  },
+});
+
+/** Leave to hand a role on to instances. */
+const accessToPass = (call: Call, role: NamedIdentity) =>
+  accessTo(call, 'PassRole', role, { 'iam:PassedToService': 'ec2.amazonaws.com' });
 
 export const instanceProfileOperations: readonly Operation[] = [
   createInstanceProfile,

@@ -6,7 +6,7 @@ import type { RootKey } from '../crypto/root-key.ts';
 import { boundaryOperations } from './boundaries.ts';
 import { accessDenied } from './denial.ts';
 import { groupOperations } from './groups.ts';
-import { instanceProfileOperations } from './instance-profiles.ts';
+import { describeInstanceProfile, instanceProfileOperations } from './instance-profiles.ts';
 import { managedPolicyOperations } from './managed-policies.ts';
 import { withoutUserSessions } from './mfa.ts';
 import { identityPolicyOperations } from './policies-of-identities.ts';
@@ -52,6 +52,7 @@ export function createIam(parts: {
       ),
       [resolvePrincipals.name]: resolvePrincipals,
       [describePrincipals.name]: describePrincipals,
+      [describeInstanceProfile.name]: describeInstanceProfile,
     },
     catalogue,
     migrations: [],

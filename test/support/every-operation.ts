@@ -107,6 +107,11 @@ const launch = { ImageId: 'ami-0c0ffe00000000000', MinCount: 1, MaxCount: 1 };
 async function instance(world: World): Promise<string> {
   return (await world.ec2('RunInstances', { ...launch, ...tagged('instance') })).Instances[0].InstanceId;
 }
+async function filledProfile(world: World): Promise<string> {
+  const InstanceProfileName = await profile(world);
+  await iam(world, 'AddRoleToInstanceProfile', { InstanceProfileName, RoleName: await role(world) });
+  return InstanceProfileName;
+}
 async function attached(world: World) {
   const [VolumeId, InstanceId] = [await volume(world), await instance(world)];
   await world.ec2('AttachVolume', { VolumeId, InstanceId, Device: '/dev/sdf' });
@@ -332,6 +337,7 @@ export const everyInput: Readonly<Record<string, Readonly<Record<string, Make>>>
     RebootInstances: onInstances,
     RunInstances: async (world) => ({
       ...launch,
+      IamInstanceProfile: { Name: await filledProfile(world) },
       TagSpecifications: [...tagged('instance').TagSpecifications, ...tagged('volume').TagSpecifications],
       BlockDeviceMappings: [
         { DeviceName: '/dev/sdf', Ebs: { VolumeSize: 1, Encrypted: true, KmsKeyId: await key(world) } },
