@@ -2,9 +2,10 @@
  * A real server and its host, driven at random, against a model in memory: what every volume and every snapshot reads, whatever
  * is written, trimmed, snapshotted, copied, restored, grown, detached, deleted or killed meanwhile.
  *
- * Tests take the same steps each time; COFFER_MODEL_SEED=random searches further. COFFER_MODEL_SEED=N repeats a run (as far as
- * processes can be made to), COFFER_MODEL_STEPS or COFFER_MODEL_MINUTES make it
- * as long as you like, COFFER_MODEL_LOG names a file for all steps, COFFER_MODEL_KEEP leaves the server and its data.
+ * Tests take the same steps each time; COFFER_MODEL_SEED=random searches further. COFFER_MODEL_SEED=N repeats a run (as far
+ * as processes can be made to), COFFER_MODEL_STEPS or COFFER_MODEL_MINUTES make it as long as you like, COFFER_MODEL_STORE=s3
+ * has it keep snapshots in a bucket of a Ceph gateway, COFFER_MODEL_LOG names a file for all steps, COFFER_MODEL_KEEP leaves
+ * the server and its data.
  */
 import { expect, test } from 'vitest';
 import { runModel } from './support/model/run.ts';

@@ -13,7 +13,7 @@ import { type ModelWorld, pause, waitFor } from './world.ts';
 const later = () => Date.now() + 2 * 3600_000;
 
 async function withStore<Result>(world: ModelWorld, use: (store: BlockStore) => Promise<Result>): Promise<Result> {
-  const store = await openStore(world.storePath, { create: false });
+  const store = await openStore(world.store.location, { create: false });
   try {
     return await use(store);
   } finally {

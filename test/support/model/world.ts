@@ -2,7 +2,7 @@
  * The real server that the model is compared with, and the model: what there is, and what each volume and snapshot shall
  * read.
  */
-import { appendFileSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { EBSClient } from '@aws-sdk/client-ebs';
@@ -11,6 +11,7 @@ import { CreateKeyCommand, KMSClient } from '@aws-sdk/client-kms';
 import { type Client, run } from '../client.ts';
 import { Random } from '../fuzz/random.ts';
 import { coffer, type Part, startServer, type TestServer } from '../server.ts';
+import { bucketStore, directoryStore, type ModelStore } from './block-stores.ts';
 import { ChangeLog } from './change-log.ts';
 import { Connection, Disconnected } from './connection.ts';
 import type { Contents } from './contents.ts';
@@ -86,6 +87,7 @@ const transient =
 
 export class ModelWorld {
   readonly server: TestServer;
+  readonly store: ModelStore;
   readonly random: Random;
   readonly seed: number;
   readonly volumes = new Map<string, ModelVolume>();
@@ -114,15 +116,17 @@ export class ModelWorld {
   /** The block store can't be reached, or some of what was asked for meanwhile has not been answered yet. */
   isWithoutStore = false;
 
-  private constructor(server: TestServer, seed: number) {
+  private constructor(server: TestServer, store: ModelStore, seed: number) {
     this.server = server;
+    this.store = store;
     this.seed = seed;
     this.random = new Random(seed);
   }
 
   static async create(seed: number): Promise<ModelWorld> {
     const dataDir = mkdtempSync(join(process.env.COFFER_MODEL_DIR ?? tmpdir(), 'coffer-model-'));
-    const world = new ModelWorld(await startServer({ dataDir }), seed);
+    const store = process.env.COFFER_MODEL_STORE === 's3' ? await bucketStore() : directoryStore(dataDir);
+    const world = new ModelWorld(await startServer({ dataDir, args: store.args, env: store.env }), store, seed);
     await world.#makeNeighbour();
     for (const place of ['home', 'home', 'home', 'abroad', 'neighbour'] as const) await world.#makeKey(place);
     return world;
@@ -225,21 +229,15 @@ export class ModelWorld {
     this.dropConnections();
   }
 
-  get storePath(): string {
-    return join(this.server.dataDir, 'snapshots');
-  }
-
-  /** The block store is gone, as one is that is not mounted. Until it is back and `isWithoutStore` is false, much fails. */
+  /** Until it is back and `isWithoutStore` is false, much fails. */
   removeStore(): void {
-    this.note('the block store goes away');
     this.isWithoutStore = true;
-    renameSync(this.storePath, `${this.storePath}.away`);
+    this.note(`the block store ${this.store.goAway(this.random)}`);
   }
 
   returnStore(): void {
     this.note('the block store is back');
-    if (existsSync(this.storePath)) throw new Error('another block store was begun where the one was that is away');
-    renameSync(`${this.storePath}.away`, this.storePath);
+    this.store.comeBack();
   }
 
   async restart(): Promise<void> {
@@ -253,6 +251,7 @@ export class ModelWorld {
   /** Ends the server, and removes its data unless they are to be kept. */
   async end(): Promise<void> {
     await this.server.stop();
+    await this.store.end();
     if (!process.env.COFFER_MODEL_KEEP) rmSync(this.server.dataDir, { recursive: true, force: true });
   }
 
