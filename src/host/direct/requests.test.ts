@@ -2,7 +2,7 @@ import { createDecipheriv, createHash, hash, randomBytes } from 'node:crypto';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { BlockAnswers, BlockRequest } from '../../aws/block-protocol.ts';
 import { freeSnapshot } from '../../blocks/free.ts';
 import { Manifest } from '../../blocks/manifest.ts';
@@ -11,6 +11,7 @@ import { type BlockStore, blockBytes, StoreError } from '../../blocks/store.ts';
 import { digestKeyBytes, sealDigest } from '../../crypto/block-digest.ts';
 import { SealedBoxKey, sealFor } from '../../crypto/sealed-box.ts';
 import { BlockRequests } from './requests.ts';
+import { UploadFile } from './upload-file.ts';
 import { Uploads } from './uploads.ts';
 
 const sizeBytes = 2 ** 30;
@@ -27,6 +28,7 @@ beforeEach(async () => {
 });
 
 afterEach(() => {
+  vi.restoreAllMocks();
   uploads.close();
   store.close();
   rmSync(directory, { recursive: true, force: true });
@@ -188,6 +190,17 @@ test('an upload that an earlier version began, which noted down digests as they 
     digestKey: sealFor(boxKey.publicKey, digestKey, 'snap-e1').toString('base64'),
   });
   expect((await get('snap-e1', 0)).equals(blocks[0]!)).toBe(true);
+});
+
+test('a block whose record could not be made durable is written again when it is put again', async () => {
+  await start('snap-a1');
+  const data = block();
+  const sync = vi.spyOn(UploadFile.prototype, 'sync').mockRejectedValueOnce(new Error('EIO'));
+  await expect(put('snap-a1', 0, data)).rejects.toThrow('EIO');
+  await expect(complete('snap-a1', 1)).rejects.toMatchObject({ code: 'ChecksumMismatch' });
+  await put('snap-a1', 0, data);
+  expect(sync).toHaveBeenCalledTimes(2);
+  await complete('snap-a1', 1, linear([data]));
 });
 
 test('nothing is taken over from a parent that is being deleted', async () => {

@@ -101,6 +101,11 @@ export class UploadFile {
     this.#written.set(index, { storedSha: Buffer.from(block.storedSha), digest: Buffer.from(block.digest) });
   }
 
+  /** What was added may be lost: the block counts as not written, until it is added again. */
+  doubt(index: number): void {
+    if (this.#written.has(index)) this.#written.set(index, { storedSha: zeroSha, digest: zeroSha });
+  }
+
   addUnknown(index: number): void {
     this.add(index, { storedSha: zeroSha, digest: zeroSha });
   }

@@ -293,7 +293,11 @@ export class Uploads {
         await Promise.all([...files].map((file) => file.sync()));
         for (const { settle } of batch) settle();
       } catch (error) {
-        for (const { settle } of batch) settle(error);
+        for (const { upload, index, settle } of batch) {
+          // Whoever puts it again must not be told that it is there.
+          upload.file.doubt(index);
+          settle(error);
+        }
       }
     }
     this.#isSyncing = false;
