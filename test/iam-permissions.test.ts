@@ -326,10 +326,10 @@ describe('nobody gets further', () => {
     const { Role } = await iam('CreateRole', { RoleName: 'boss', AssumeRolePolicyDocument });
     const profile = { InstanceProfileName: 'servers' };
     const { Arn, InstanceProfileId } = (await iam('CreateInstanceProfile', profile)).InstanceProfile;
-    const run = (IamInstanceProfile: object, caller = {}) =>
+    const run = (IamInstanceProfile: object, caller = {}, ClientToken?: string) =>
       world.ec2(
         'RunInstances',
-        { ImageId: 'ami-0c0ffe00000000000', MinCount: 1, MaxCount: 1, IamInstanceProfile },
+        { ImageId: 'ami-0c0ffe00000000000', MinCount: 1, MaxCount: 1, IamInstanceProfile, ClientToken },
         caller,
       );
     const invalid = { code: 'InvalidParameterValue' };
@@ -353,6 +353,10 @@ describe('nobody gets further', () => {
     await give('mallory', allow('ec2:*'), allow('iam:PassRole', Role.Arn));
     const { Instances } = await run({ Name: 'servers' }, { principal: mallory });
     expect(Instances[0].IamInstanceProfile).toEqual({ Arn, Id: InstanceProfileId });
+    const again = () => run({ Name: 'servers' }, {}, 'once');
+    const { ReservationId } = await again();
+    await iam('RemoveRoleFromInstanceProfile', { ...profile, RoleName: 'boss' });
+    expect((await again()).ReservationId).toBe(ReservationId);
   });
 
   it('by attaching more than it may hand out, or shedding a boundary', async () => {

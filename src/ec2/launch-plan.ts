@@ -69,7 +69,7 @@ export async function planLaunch(call: Call, input: RunInstancesRequest): Promis
     zone: named ?? zonesOf(call.region)[0]!,
     volumes: isRepeated ? [] : await planVolumes(call, input.BlockDeviceMappings ?? []),
     isRepeated,
-    profile: await profileOf(call, input.IamInstanceProfile),
+    profile: isRepeated ? undefined : await profileOf(call, input.IamInstanceProfile),
     instanceTags: tags.get('instance') ?? noTags,
     volumeTags: tags.get('volume') ?? noTags,
   };
