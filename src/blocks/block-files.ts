@@ -24,10 +24,10 @@ export function codeOf(error: unknown): string | undefined {
   return (error as NodeJS.ErrnoException).code;
 }
 
-/** Opens a file for reading; undefined when there is none. */
-export async function openOrUndefined(path: string): Promise<number | undefined> {
+/** Opens a file for reading, with further `flags`; undefined when there is none. */
+export async function openOrUndefined(path: string, flags = 0): Promise<number | undefined> {
   try {
-    return await open(path, constants.O_RDONLY);
+    return await open(path, constants.O_RDONLY | flags);
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return undefined;
     throw error;
@@ -50,6 +50,11 @@ export async function readFully(file: number, bytes: Buffer, signal?: AbortSigna
     done += count;
   }
   return done;
+}
+
+/** Reads from the file's start, perhaps less than there is; how many bytes that were. */
+export function readOnce(file: number, bytes: Buffer): Promise<number> {
+  return transfer(fs.read, file, bytes, 0);
 }
 
 /** Writes all of `bytes` at the file's start. */

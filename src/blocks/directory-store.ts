@@ -29,6 +29,7 @@ import {
   unlinkIfThere,
   writeFully,
 } from './block-files.ts';
+import { BlockReader } from './block-reader.ts';
 import { BlockWriter } from './block-writer.ts';
 import { libc } from './libc.ts';
 import { type BlockName, type BlockStore, blockBytes, isSnapshotId, NoStoreError, StoreError } from './store.ts';
@@ -66,6 +67,7 @@ export function openDirectoryStore(path: string, create: boolean): BlockStore {
 class DirectoryStore implements BlockStore {
   readonly id: string;
   readonly location: string;
+  readonly #reader = new BlockReader();
   readonly #writer: BlockWriter;
   /** Errors of writing back are reported once to each descriptor: this one is open from before the first write. */
   #directory: number | undefined;
@@ -83,16 +85,11 @@ class DirectoryStore implements BlockStore {
     checkLength(bytes);
     const path = this.#blockPath(name);
     await this.#explain(`block ${describeBlock(name)} can't be read`, async () => {
-      const file = (await openOrUndefined(path)) ?? (await this.#missing(name));
-      try {
-        const length = await readFully(file, bytes);
-        if (length < blockBytes) throw corruptBlock(this, name, `it has ${length} bytes`);
-      } finally {
-        await close(file);
-      }
+      const length = (await this.#reader.read(path, bytes)) ?? (await this.#missing(name));
+      if (length < blockBytes) throw corruptBlock(this, name, `it has ${length} bytes`);
     });
     signal?.throwIfAborted();
-    verifyBlock(this, name, sha256, bytes);
+    await verifyBlock(this, name, sha256, bytes);
   }
 
   async putBlock(name: BlockName, bytes: Buffer, signal?: AbortSignal): Promise<void> {

@@ -34,7 +34,7 @@ export interface GetIntoOptions {
   /** The error for an object of another length. */
   readonly wrongLength: (length: number) => Error;
   /** Throws when the bytes are not what they should be; they are then read again, a few times. */
-  readonly check: () => void;
+  readonly check: () => Promise<void>;
 }
 
 /** Every method may reject with a StoreError whose message begins with `what`. */
@@ -65,7 +65,7 @@ export class S3Objects {
         throw options.wrongLength(ContentLength ?? 0);
       }
       await readBody(Body, bytes, signal);
-      options.check();
+      await options.check();
       return true;
     };
     return this.#requests.run(what, attempt, { signal: options.signal, bytes: bytes.length });

@@ -1,6 +1,7 @@
 // What all block stores have in common: how blocks are checked and named in messages, and what store.json says.
 
 import { hash, randomUUID } from 'node:crypto';
+import { sha256 } from '../crypto/sha256.ts';
 import { type BlockName, blockBytes, isSnapshotId, StoreError } from './store.ts';
 
 const format = 1;
@@ -47,8 +48,8 @@ export function corruptBlock({ location }: Located, name: BlockName, why: string
   });
 }
 
-export function verifyBlock(store: Located, name: BlockName, sha256: Uint8Array, bytes: Buffer): void {
-  if (!hash('sha256', bytes, 'buffer').equals(sha256)) throw corruptBlock(store, name, 'its SHA-256 is another');
+export async function verifyBlock(store: Located, name: BlockName, expected: Uint8Array, bytes: Buffer): Promise<void> {
+  if (!(await sha256(bytes)).equals(expected)) throw corruptBlock(store, name, 'its SHA-256 is another');
 }
 
 /** The id in a store.json. Throws StoreError `Corrupt`. */

@@ -1,7 +1,7 @@
 /** Copies a snapshot under its own name, its blocks under another data key. It shares nothing with its source. */
-import { hash } from 'node:crypto';
 import type { SnapshotOutcome } from '../../aws/host-protocol.ts';
 import { Manifest, ManifestBuilder, type ManifestEntry } from '../../blocks/manifest.ts';
+import { sha256 } from '../../crypto/sha256.ts';
 import { createXts, type Xts } from '../../crypto/xts.ts';
 import { inOrder } from './in-order.ts';
 import type { CopySnapshotJob } from './jobs.ts';
@@ -56,7 +56,7 @@ async function copy(
     const known = journal.find(index);
     if (known?.kind === 'stored') return known.sha256;
     const target = { owner: snapshotId, index };
-    const sha256 = await slabs.lend(async (slab) => {
+    const digest = await slabs.lend(async (slab) => {
       stop.throwIfAborted();
       if (!from && !to) {
         await store.copyBlock(entry, target, stop);
@@ -64,17 +64,16 @@ async function copy(
       }
       await store.getBlock(entry, entry.sha256, slab.bytes, stop);
       reencryptBlock(slab, index, from, to);
-      const reencrypted = hash('sha256', slab.bytes, 'buffer');
-      await store.putBlock(target, slab.bytes, stop);
+      const [reencrypted] = await Promise.all([sha256(slab.bytes), store.putBlock(target, slab.bytes, stop)]);
       return reencrypted;
     });
-    journal.addStored(index, sha256);
-    return sha256;
+    journal.addStored(index, digest);
+    return digest;
   };
 
   try {
-    await inOrder(source.entries(), { limit: blocksUnderWayMax, signal }, copyOne, (sha256, { index }) => {
-      builder.append(index, sha256);
+    await inOrder(source.entries(), { limit: blocksUnderWayMax, signal }, copyOne, (digest, { index }) => {
+      builder.append(index, digest);
       context.progress((100 * builder.blocks) / source.blocks);
     });
     const manifest = builder.finish();
