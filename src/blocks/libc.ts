@@ -15,6 +15,10 @@ export interface Libc {
   flock(fd: number, operation: number): number;
   /** Writes everything of the file system that `fd` is on to stable storage, in a thread of the pool. */
   syncfs(fd: number): Promise<number>;
+  /** sync_file_range(2), in a thread of the pool. It writes to the disk, and makes nothing durable. */
+  syncFileRange(fd: number, offset: number, length: number, flags: number): Promise<number>;
+  /** posix_fadvise(2) with POSIX_FADV_DONTNEED, in a thread of the pool: whole pages that are clean leave the page cache. */
+  dropCache(fd: number, offset: number, length: number): Promise<number>;
   send(fd: number, address: number, length: number, flags: number): number;
   setSocketOption(fd: number, option: number, value: number): number;
   /** Duplicates a descriptor, closed on exec. */
@@ -30,6 +34,8 @@ export const fallocZeroRange = 16;
 export const fadviseRandom = 1;
 export const fadviseWillNeed = 3;
 export const fadviseDontNeed = 4;
+export const syncFileRangeWait = 1;
+export const syncFileRangeWrite = 2;
 export const seekData = 3;
 export const seekHole = 4;
 export const lockShared = 1;
@@ -63,6 +69,7 @@ function bind(): Libc {
   const lseek = declare('lseek', 'int64_t', 'int', 'int64_t', 'int');
   const flock = declare('flock', 'int', 'int', 'int');
   const syncfs = declare('syncfs', 'int', 'int');
+  const syncFileRange = declare('sync_file_range', 'int', 'int', 'int64_t', 'int64_t', 'uint32_t');
   const send = declare('send', 'intptr_t', 'int', 'intptr_t', 'size_t', 'int');
   const setsockopt = declare('setsockopt', 'int', 'int', 'int', 'int', 'intptr_t', 'uint32_t');
   const fcntl = library.func('int fcntl(int fd, int command, ...)');
@@ -91,6 +98,18 @@ function bind(): Libc {
       new Promise((resolve, reject) => {
         // koffi hands the call's errno to the callback's thread.
         syncfs.async(fd, (error: Error | null, result: number) => (error ? reject(error) : resolve(answer(result))));
+      }),
+    dropCache: (fd, offset, length) =>
+      new Promise((resolve, reject) => {
+        fadvise.async(fd, offset, length, fadviseDontNeed, (error: Error | null, result: number) =>
+          error ? reject(error) : resolve(-result),
+        );
+      }),
+    syncFileRange: (fd, offset, length, flags) =>
+      new Promise((resolve, reject) => {
+        syncFileRange.async(fd, offset, length, flags, (error: Error | null, result: number) =>
+          error ? reject(error) : resolve(answer(result)),
+        );
       }),
     send: (fd, address, length, flags) => answer(send(fd, address, length, flags)),
     setSocketOption(fd, name, value) {

@@ -25,7 +25,7 @@ const say = (message: ThreadMessage) => port.postMessage(message);
 const troubleIntervalMs = 60_000;
 /** Blocks that the background restore asks for at a time: a bucket is far away, a directory's disk is shared. */
 const bucketFetches = 16;
-const directoryFetches = 4;
+const directoryFetches = 6;
 
 interface Stack {
   readonly files: OpenVolumeFiles;
@@ -91,6 +91,7 @@ function startRestore(
   const device = restoreDevice({
     below,
     file,
+    imageFd: files.image.fd,
     map: files.map,
     source,
     sourceXts,

@@ -2,8 +2,9 @@
 // background, as fast as is wanted, and step aside for requests: no more than one block is worked on between two looks at
 // what clients ask.
 
+import { alignedBuffer } from '../../blocks/aligned.ts';
 import { blockBytes, StoreError } from '../../blocks/store.ts';
-import { createSlab, type Slab } from '../../crypto/native.ts';
+import { type Slab, slabOver } from '../../crypto/native.ts';
 import type { BlockSource } from '../snapshot-blocks.ts';
 import { DeviceError } from './device.ts';
 
@@ -13,10 +14,12 @@ export interface FetchOptions {
   readonly backgroundMax: number;
   /** The next block that is still missing, at or after `index`; undefined: none. */
   next(index: number): number | undefined;
+  /** Whether the background has to wait until `goOn` is called. */
+  mustPause(): boolean;
   /** Whether a block is still missing. */
   isMissing(block: number): boolean;
-  /** Takes in a block that was fetched. May throw a DeviceError. */
-  take(block: number, memory: Slab): void;
+  /** Takes in a block that was fetched, `isWanted` by a request or not. May throw a DeviceError. */
+  take(block: number, memory: Slab, isWanted: boolean): void;
   /** The background has been held up; undefined: it goes on. */
   trouble(trouble: FetchTrouble | undefined): void;
 }
@@ -75,6 +78,11 @@ export class BlockFetches {
     this.#pump();
   }
 
+  /** The background need not pause any more. */
+  goOn(): void {
+    this.#pump();
+  }
+
   /** MiB/s of the background; undefined: unlimited. */
   setRate(mibPerSecond: number | undefined): void {
     this.#mibPerSecond = mibPerSecond;
@@ -108,7 +116,7 @@ export class BlockFetches {
       this.#wanted.delete(block);
       this.#begin(block, waiters);
     }
-    while (this.#isBackgroundOn && this.#running.size < this.#options.backgroundMax) {
+    while (this.#isBackgroundOn && this.#running.size < this.#options.backgroundMax && !this.#options.mustPause()) {
       const now = performance.now();
       if (this.#dueMs > now) {
         this.#pumpIn(this.#dueMs - now);
@@ -151,7 +159,7 @@ export class BlockFetches {
   }
 
   #begin(block: number, waiters: Done[]): void {
-    const memory = this.#free.pop() ?? createSlab(blockBytes);
+    const memory = this.#free.pop() ?? slabOver(alignedBuffer(blockBytes));
     const fetch: Fetch = { block, memory, waiters, failure: undefined };
     this.#running.set(block, fetch);
     this.#options.source.fetch(block, memory.bytes, this.#ending.signal).then(
@@ -189,7 +197,7 @@ export class BlockFetches {
     if (!fetch) return;
     if (!fetch.failure && this.#options.isMissing(fetch.block)) {
       try {
-        this.#options.take(fetch.block, fetch.memory);
+        this.#options.take(fetch.block, fetch.memory, fetch.waiters.length > 0);
       } catch (error) {
         // A mistake of this program must not pass for a failing disk.
         if (!(error instanceof DeviceError)) throw error;

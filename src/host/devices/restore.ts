@@ -6,6 +6,7 @@
 // a flush sees to before it is answered. See src/blocks/volume-map.ts.
 
 import { fdatasync } from 'node:fs';
+import { libc } from '../../blocks/libc.ts';
 import { blockBytes } from '../../blocks/store.ts';
 import type { VolumeMap } from '../../blocks/volume-map.ts';
 import type { Slab } from '../../crypto/native.ts';
@@ -15,11 +16,13 @@ import { BlockFetches, type FetchTrouble } from './block-fetches.ts';
 import type { Device, DeviceError, Extent, Outcome, Wait } from './device.ts';
 import { GroupFlush } from './group-flush.ts';
 import type { TrackingDevice } from './tracking.ts';
+import { WriteBack } from './write-back.ts';
 
 export interface RestoreOptions {
   readonly below: TrackingDevice;
   /** The image itself, below `below`. */
   readonly file: Device;
+  readonly imageFd: number;
   readonly map: VolumeMap;
   readonly source: BlockSource;
   /** Of the snapshot's blocks; the device owns it. Undefined: they are not encrypted. */
@@ -53,6 +56,7 @@ class Restore implements RestoreDevice {
   readonly #map: VolumeMap;
   readonly #fetches: BlockFetches;
   readonly #group: GroupFlush;
+  readonly #writeBack: WriteBack;
   /** In the image, perhaps not on stable storage. */
   #unflushed: number[] = [];
   #left: number;
@@ -75,6 +79,7 @@ class Restore implements RestoreDevice {
     ) {
       if (!this.#map.unrestored.has(block)) this.#unflushed.push(block);
     }
+    this.#writeBack = new WriteBack(options.imageFd, libc(), () => this.#fetches.goOn());
     this.#fetches = new BlockFetches({
       source: options.source,
       backgroundMax: options.backgroundMax,
@@ -82,8 +87,9 @@ class Restore implements RestoreDevice {
         const block = this.#map.unrestored.next(index);
         return block < this.#map.unrestored.length ? block : undefined;
       },
+      mustPause: () => this.#writeBack.isBehind,
       isMissing: (block) => this.#map.unrestored.has(block),
-      take: (block, memory) => this.#take(block, memory),
+      take: (block, memory, isWanted) => this.#take(block, memory, isWanted),
       trouble: (trouble) => options.trouble(trouble),
     });
   }
@@ -175,6 +181,7 @@ class Restore implements RestoreDevice {
   close(): void {
     this.stop();
     this.#isClosed = true;
+    this.#writeBack.close();
     this.#closeSource();
     this.#below.close();
   }
@@ -233,7 +240,7 @@ class Restore implements RestoreDevice {
   }
 
   /** Writes a block that came from the store to the image. */
-  #take(block: number, memory: Slab): void {
+  #take(block: number, memory: Slab, isWanted: boolean): void {
     const offset = block * blockBytes;
     const units = Math.min(blockBytes, this.size - offset) / dataUnitBytes;
     let unit = 0;
@@ -254,6 +261,8 @@ class Restore implements RestoreDevice {
       unit = end;
     }
     this.#isThere(block);
+    // What a request has asked for stays in memory.
+    if (!isWanted) this.#writeBack.wrote(offset, units * dataUnitBytes);
   }
 
   #isThere(block: number): void {
@@ -278,6 +287,7 @@ class Restore implements RestoreDevice {
         if (this.#isStopped) return;
         if (syncError) return this.#options.trouble({ code: 'EIO', message: syncError.message, final: true });
         this.#fetches.close();
+        this.#writeBack.close();
         this.#closeSource();
         this.#options.restored();
       });

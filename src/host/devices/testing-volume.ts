@@ -76,6 +76,7 @@ export class TestVolume {
       this.restore = restoreDevice({
         below: this.tracking,
         file,
+        imageFd: files.image.fd,
         map: files.map,
         source: blockSource(snapshotId, source),
         sourceXts: createXts(source.key),
