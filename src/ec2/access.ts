@@ -7,8 +7,7 @@ import type { Call } from '../aws/call.ts';
 import { denialSentence } from '../aws/denial.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { AccessRequest, Denial } from '../aws/service.ts';
-import type { Echoed } from './instance-store.ts';
-import type { InstanceRow, VolumeRow } from './records.ts';
+import type { Echoed, InstanceRow, VolumeRow } from './records.ts';
 import { zoneIdOf } from './zones.ts';
 
 type Context = Record<string, string | readonly string[]>;

@@ -13,9 +13,9 @@ import { allowOnInstance, attributeContext } from './access.ts';
 import { attachmentsOf } from './attachment-flow.ts';
 import { checkInstanceId, invalidCombination, invalidValue, missingParameter, stopIfDryRun } from './errors.ts';
 import { rootDeviceName } from './images.ts';
-import { type Echoed, findInstance, instanceView } from './instance-store.ts';
+import { findInstance, instanceView } from './instance-store.ts';
 import { instanceTypes } from './instance-type-table.ts';
-import { type InstanceRow, tables } from './records.ts';
+import { type Echoed, type InstanceRow, tables } from './records.ts';
 import { noTags, type Tags, tagsOf } from './tag-store.ts';
 import { compact, instanceResources, items } from './trail.ts';
 

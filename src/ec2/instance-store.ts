@@ -4,20 +4,10 @@ import type { Call } from '../aws/call.ts';
 import { instancesNotFound } from './errors.ts';
 import { rootDeviceName } from './images.ts';
 import { instanceTypes } from './instance-type-table.ts';
-import { type AttachmentRow, type InstanceRow, tables } from './records.ts';
+import { type AttachmentRow, type Echoed, type InstanceRow, tables } from './records.ts';
 import { zoneIdOf } from './regions.ts';
 import { noTags, type Tags, tagList, tagsOfAll } from './tag-store.ts';
 import { attachmentsOfAll } from './volume-view.ts';
-
-/** What a request may say of an instance that only comes back in answers. */
-export interface Echoed {
-  readonly keyName?: string;
-  readonly profileArn?: string;
-  /** Instances of old have none: any profile was taken as it was named. */
-  readonly profileId?: string;
-  readonly monitoring?: boolean;
-  readonly ebsOptimized?: boolean;
-}
 
 const stateCodes = { pending: 0, running: 16, 'shutting-down': 32, terminated: 48, stopping: 64, stopped: 80 } as const;
 

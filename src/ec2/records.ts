@@ -223,3 +223,13 @@ export async function nextGeneration(call: Call): Promise<number> {
   const { rows } = await bumpCounter(call, ['generation']);
   return rows[0]!.value;
 }
+
+/** What a request may say of an instance that only comes back in answers. */
+export interface Echoed {
+  readonly keyName?: string;
+  readonly profileArn?: string;
+  /** Instances of old have none: any profile was taken as it was named. */
+  readonly profileId?: string;
+  readonly monitoring?: boolean;
+  readonly ebsOptimized?: boolean;
+}
