@@ -142,7 +142,7 @@ export async function createSnapshots(world: ModelWorld): Promise<void> {
   }
 }
 
-/** Too many are pending, the volume or the snapshot is still being made, or no host is there (any more, or again). */
+/** Too many are pending, what is used is still being made, the host is too busy, or there is none (any more, or again). */
 export function isRefusedForNow(error: unknown): boolean {
   const { name, message } = error as Error;
   if (name === 'IncorrectState') return /No host|'creating' state|invalid state - pending/.test(message);

@@ -204,7 +204,7 @@ export class ModelWorld {
       } catch (error) {
         const { message, name } = error as Error;
         const isOfKill =
-          !this.isKilling && Date.now() - this.#killedAt < 30_000 && transient.test(`${name} ${message}`);
+          !this.isKilling && Date.now() - this.#killedAt < 60_000 && transient.test(`${name} ${message}`);
         const isOfStore = this.isWithoutStore && /InternalServerException/.test(name);
         if (!isOfKill && !isOfStore) throw error;
         if (this.#history.at(-1) !== `${this.steps} again, after: ${message}`) this.note(`again, after: ${message}`);
