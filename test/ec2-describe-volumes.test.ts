@@ -235,6 +235,31 @@ describe('tags', () => {
     expect(await tags()).toEqual([]);
   });
 
+  test('are paged through each once, whatever goes meanwhile', async () => {
+    const made: string[] = [];
+    for (let index = 0; index < 4; index++) made.push((await create()).VolumeId);
+    for (const VolumeId of made)
+      await world.ec2('CreateTags', {
+        Resources: [VolumeId],
+        Tags: ['a', 'b', 'c'].map((Key) => ({ Key, Value: VolumeId })),
+      });
+    const heavy = Array.from({ length: 190 }, (_, index) => `${'*a'.repeat(2000)}${index}`);
+    for (const Filters of [[], [{ Name: 'key', Values: ['?', ...heavy] }]]) {
+      const seen: string[] = [];
+      let NextToken: string | undefined;
+      do {
+        const page = await world.ec2('DescribeTags', { Filters, MaxResults: 5, NextToken });
+        NextToken = page.NextToken;
+        for (const { ResourceId, Key } of page.Tags) {
+          seen.push(`${ResourceId} ${Key}`);
+          if (Key === 'b') await world.ec2('DeleteTags', { Resources: [ResourceId], Tags: [{ Key }] });
+        }
+      } while (NextToken);
+      const keys = Filters.length === 0 ? ['a', 'b', 'c'] : ['a', 'c'];
+      expect(seen.sort()).toEqual(made.flatMap((id) => keys.map((key) => `${id} ${key}`)).sort());
+    }
+  });
+
   test('have limits, and only exist on what exists', async () => {
     const { VolumeId } = await create();
     const many = Array.from({ length: 50 }, (_, index) => ({ Key: `k${index}`, Value: '' }));

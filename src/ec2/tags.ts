@@ -9,21 +9,22 @@ import {
   type DescribeTagsResult,
   type TagDescription,
 } from '@aws-sdk/client-ec2';
-import { type SqlBool, sql } from 'kysely';
+import { type SelectQueryBuilder, type SqlBool, sql } from 'kysely';
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
-import { parseFilters } from '../aws/filters.ts';
+import { type Filter, parseFilters } from '../aws/filters.ts';
 import { pageSize, pageStart, pageToken } from '../aws/pagination.ts';
 import { type AccessRequest, operation } from '../aws/service.ts';
 import { tagLimitExceeded, tagsPerResourceMax, validateTags } from '../aws/tags.ts';
 import { allow, allowOnInstance, allowOnVolume, requestTagContext } from './access.ts';
 import { checkInstanceId, checkSnapshotId, checkVolumeId, missingParameter, stopIfDryRun } from './errors.ts';
+import { rowsAtOnce } from './filter-effort.ts';
 import { findInstance } from './instance-store.ts';
-import { type InstanceRow, tables, type VolumeRow } from './records.ts';
+import { type Ec2Tables, type InstanceRow, tables, type VolumeRow } from './records.ts';
 import { allowOnSnapshot } from './snapshot-access.ts';
 import type { SnapshotRow } from './snapshot-records.ts';
 import { findOwnSnapshot } from './snapshot-store.ts';
-import { textMatches } from './sql-text.ts';
+import { rowOrder, textMatches } from './sql-text.ts';
 import { putTags, type Tags, tagsOf } from './tag-store.ts';
 import { filterSet, items } from './trail.ts';
 import { findVolume } from './volume-store.ts';
@@ -150,9 +151,12 @@ export const describeTags = operation<DescribeTagsRequest, DescribeTagsResult>({
     stopIfDryRun(input);
     let query = tables(call)
       .selectFrom('ec2_tags')
-      .selectAll()
       .where('account', '=', call.account)
-      .where('region', '=', call.region);
+      .where('region', '=', call.region)
+      .where(sql<SqlBool>`${rowOrder} > ${start}`)
+      .orderBy(rowOrder);
+    const end = await endOfPage(query, filters);
+    if (end !== undefined) query = query.where(sql<SqlBool>`${rowOrder} <= ${end}`);
     for (const filter of filters) {
       const isTag = filter.name.startsWith('tag:');
       const column = sql.ref(isTag ? 'value' : filter.name.replace('-', '_'));
@@ -160,19 +164,20 @@ export const describeTags = operation<DescribeTagsRequest, DescribeTagsResult>({
       query = query.where(textMatches(filter, column));
     }
     const rows = await query
-      .orderBy('resource_id')
-      .orderBy('key')
-      .offset(start)
+      .selectAll()
+      .select(sql<number>`${rowOrder}`.as('seq'))
       .limit(size + 1)
       .execute();
+    const shown = rows.slice(0, size);
+    const last = rows.length > shown.length ? shown.at(-1)!.seq : end;
     return {
-      Tags: rows.slice(0, size).map((row) => ({
+      Tags: shown.map((row) => ({
         Key: row.key,
         ResourceId: row.resource_id,
         ResourceType: row.resource_type as TagDescription['ResourceType'],
         Value: row.value,
       })),
-      ...(rows.length > size ? { NextToken: pageToken(start + size) } : {}),
+      ...(last === undefined ? {} : { NextToken: pageToken(last) }),
     };
   },
   record: (_call, input) => ({
@@ -180,6 +185,22 @@ export const describeTags = operation<DescribeTagsRequest, DescribeTagsResult>({
     responseElements: null,
   }),
 });
+
+/** The last of the tags that a request may look at, or undefined when it may look at all that `query` has. */
+async function endOfPage<Row>(
+  query: SelectQueryBuilder<Ec2Tables, 'ec2_tags', Row>,
+  filters: readonly Filter[],
+): Promise<number | undefined> {
+  const rows = rowsAtOnce(filters);
+  if (rows === undefined) return undefined;
+  const seq = sql<number>`${rowOrder}`.as('seq');
+  const last = await query
+    .select(seq)
+    .offset(rows - 1)
+    .limit(1)
+    .executeTakeFirst();
+  return last?.seq;
+}
 
 const trailTypes: Readonly<Record<string, string>> = { vol: 'AWS::EC2::Volume', snap: 'AWS::EC2::Snapshot' };
 
