@@ -27,7 +27,6 @@ import {
 
 const snapshotsMax = 24;
 const readsAtOnce = 4;
-const limitError = 'ConcurrentSnapshotLimitExceeded';
 
 /** Looks whether a snapshot is completed. @throws when it has failed */
 async function isCompleted(world: ModelWorld, snapshot: ModelSnapshot): Promise<boolean> {
@@ -145,11 +144,15 @@ export async function createSnapshots(world: ModelWorld): Promise<void> {
 /** Too many are pending, what is used is still being made, the host is too busy, or there is none (any more, or again). */
 export function isRefusedForNow(error: unknown): boolean {
   const { name, message } = error as Error;
-  if (name === 'IncorrectState') return /No host|'creating' state|invalid state - pending/.test(message);
-  return (
-    name === limitError || (name === 'ValidationException' && /is not completed|only a completed one/.test(message))
-  );
+  return refusedForNow[name]?.test(message) ?? false;
 }
+
+const refusedForNow: Readonly<Record<string, RegExp>> = {
+  ConcurrentSnapshotLimitExceeded: /./,
+  IncorrectState: /No host|'creating' state|invalid state - pending/,
+  Unavailable: /soon enough; no snapshot was made/,
+  ValidationException: /is not completed|only a completed one/,
+};
 
 export async function deleteSnapshot(world: ModelWorld): Promise<void> {
   if (world.snapshots.size === 0) return;
