@@ -181,6 +181,19 @@ describe('the source identity', () => {
   });
 });
 
+it('a session policy that is deleted allows nothing, and what has its ARN later is it', async () => {
+  await role('limited', [trust(account, everything)], allow('kms:*'));
+  const create = () =>
+    root.send(new iam.CreatePolicyCommand({ PolicyName: 'limit', PolicyDocument: policy(allow('kms:ListKeys')) }));
+  const arn = (await create()).Policy!.Arn!;
+  const limited = await session('limited', alice, { PolicyArns: [{ arn }] });
+  await listKeys(limited);
+  await root.send(new iam.DeletePolicyCommand({ PolicyArn: arn }));
+  await expect(listKeys(limited)).rejects.toThrow('no session policy allows the kms:ListKeys action');
+  await create();
+  await listKeys(limited);
+});
+
 describe('credentials that are temporary', () => {
   it('of a user or of root are not good for IAM, so that nobody makes lasting ones of them', async () => {
     for (const who of [alice, server as Client]) {

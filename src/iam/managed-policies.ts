@@ -115,6 +115,8 @@ const createPolicy = operation<CreatePolicyRequest, CreatePolicyResponse, string
       .values({ arn, version: 1, document: input.PolicyDocument!, created_at: now })
       .execute();
     await putTags(call, policy.id, input.Tags ?? []);
+    // Sessions may be limited by one that had this ARN before.
+    await identitiesChanged(call);
     return {
       Policy: { ...(await describePolicy(call, policy)), ...(input.Tags?.length ? { Tags: input.Tags } : {}) },
     };
