@@ -62,7 +62,7 @@ export class Stored extends Volumes {
       last = await this.describeSnapshot(id);
       return last.StateMessage !== undefined && last.State === state;
     }, `${id} to say what troubles it`);
-    return last.StateMessage!;
+    return this.#forItsOwner(last.StateMessage!);
   }
 
   async status(VolumeId: string): Promise<VolumeStatusItem> {
@@ -77,6 +77,13 @@ export class Stored extends Volumes {
       words = Events?.[0]?.Description ?? '';
       return VolumeStatus?.Status === 'impaired';
     }, `${volumeId} to be impaired`);
+    return this.#forItsOwner(words);
+  }
+
+  /** Where things lie is the operator's: whoever owns a volume or snapshot is not told. */
+  #forItsOwner(words: string): string {
+    for (const place of [this.server.dataDir, this.store, 's3://', '127.0.0.1'])
+      if (words.includes(place)) throw new Error(`this tells of ${place}: ${words}`);
     return words;
   }
 
