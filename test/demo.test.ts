@@ -24,7 +24,7 @@ test('coffer demo tells its story, every claim holds, and it is half a minute on
 
 test('against a running server it cleans up after itself', async () => {
   await using server = await startServer();
-  const { stdout } = await run(coffer, ['demo', '--data', server.dataDir]);
+  const { stdout } = await run(coffer, ['demo', '--data', server.dataDir], { timeoutMs: 170_000 });
   expect(stdout).toMatch(/^All \d+ claims hold/m);
   expect(await new Volumes(server).all()).toEqual([]);
   expect(readdirSync(join(server.dataDir, 'volumes'))).toEqual([]);
@@ -48,7 +48,7 @@ test('it cleans up as well when something is not allowed half-way', async () => 
   const { AccessKey } = await root.send(new CreateAccessKeyCommand({ UserName: 'visitor' }));
   const visitor = server.as({ accessKeyId: AccessKey!.AccessKeyId!, secretAccessKey: AccessKey!.SecretAccessKey! });
   await expect(
-    run(coffer, ['demo', '--endpoint', server.endpoint], { env: visitor.environment() }),
+    run(coffer, ['demo', '--endpoint', server.endpoint], { env: visitor.environment(), timeoutMs: 170_000 }),
   ).rejects.toMatchObject({
     exitCode: 1,
     stderr: expect.stringMatching(/^coffer: .*user\/visitor.*ec2:CreateSnapshot/),

@@ -1,9 +1,9 @@
-/** How `coffer demo` looks for itself at what lies on disk, without Coffer's own code. */
+/** How `coffer demo` looks for itself at what lies on disk, without the code that put it there. */
 import { createDecipheriv } from 'node:crypto';
 import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
+import { libc, seekData } from '../blocks/libc.ts';
 
-/** As much as stays in a processor's cache: images are mostly holes, and clearing memory for them is all it costs. */
 const stepBytes = 1024 * 1024;
 const patienceMs = 20_000;
 
@@ -63,10 +63,15 @@ function imageContains(path: string, needle: Buffer): boolean {
   const buffer = Buffer.alloc(stepBytes);
   const file = openSync(path, 'r');
   try {
-    for (let offset = 0; ; offset += stepBytes - overlapBytes) {
-      const length = readSync(file, buffer, 0, stepBytes, offset);
+    for (let offset = 0; ; ) {
+      // Past the holes, of which an image mostly consists; below 0 when there is nothing more.
+      const data = libc().lseek(file, offset, seekData);
+      if (data < 0) return false;
+      const from = Math.max(0, data - overlapBytes);
+      const length = readSync(file, buffer, 0, stepBytes, from);
       if (buffer.subarray(0, length).includes(needle)) return true;
       if (length < stepBytes) return false;
+      offset = from + stepBytes;
     }
   } finally {
     closeSync(file);

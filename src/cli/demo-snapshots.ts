@@ -9,7 +9,7 @@ import type { Connection } from './connection.ts';
 import { fileContains, filesUnder, readAt, settles } from './demo-evidence.ts';
 import type { Narrator } from './demo-narrator.ts';
 import type { Stage, VolumeInspection } from './demo-stage.ts';
-import { NbdClient } from './nbd-client.ts';
+import type { NbdClient } from './nbd-client.ts';
 
 const mebibyte = 1024 * 1024;
 const blockBytes = 512 * 1024;
@@ -64,7 +64,7 @@ async function tellOfOneMoment(scene: SnapshotScene): Promise<{ first: string; c
   const copy = await volumeUnderAnotherKey(scene, first);
   await stage.attach(copy, device);
   const isThere = await stage.attached(copy, device);
-  const restored = await NbdClient.connect(stage.socket(device));
+  const restored = await stage.open(device);
   tell.claim(
     'a volume made from it, under another key, has the data',
     isThere && (await restored.read(written.at, written.bytes.length)).equals(written.bytes),

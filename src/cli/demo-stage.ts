@@ -12,6 +12,8 @@ import {
 } from '@aws-sdk/client-ec2';
 import { type KMSClient, ScheduleKeyDeletionCommand } from '@aws-sdk/client-kms';
 import { settles } from './demo-evidence.ts';
+import { CommandError, exitCodes } from './errors.ts';
+import { NbdClient } from './nbd-client.ts';
 
 /** What InspectVolume tells. */
 export interface VolumeInspection {
@@ -41,6 +43,19 @@ export class Stage {
   /** Where a device of the instance is served over NBD. */
   socket(device: string): string {
     return join(this.dataDir, 'instances', this.instance, device);
+  }
+
+  /** Connects to a device of the instance. */
+  async open(device: string): Promise<NbdClient> {
+    try {
+      return await NbdClient.connect(this.socket(device));
+    } catch (error) {
+      const { message } = error as Error;
+      throw new CommandError(
+        `${device} is not served (${message}); does the host run? see coffer status`,
+        exitCodes.unavailable,
+      );
+    }
   }
 
   async attach(volume: string, device: string): Promise<void> {

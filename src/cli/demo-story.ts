@@ -25,7 +25,6 @@ import type { Narrator } from './demo-narrator.ts';
 import { blocksOf, tellOfSnapshots } from './demo-snapshots.ts';
 import { Stage, type VolumeInspection } from './demo-stage.ts';
 import { CommandError, exitCodes } from './errors.ts';
-import { NbdClient } from './nbd-client.ts';
 
 const imageId = 'ami-0c0ffe00000000000';
 const device = '/dev/sdf';
@@ -119,7 +118,7 @@ async function play(stage: Stage, connection: Connection, tell: Narrator, ownDat
   const marker = `the plaintext of ${volume}, `.repeat(200).slice(0, 4096);
   const written = Buffer.concat([Buffer.from(marker), randomBytes(mebibyte - 4096)]);
   const at = 8 * mebibyte;
-  let nbd = await NbdClient.connect(socket);
+  let nbd = await stage.open(device);
   await nbd.write(at, written);
   await nbd.flush();
   tell.claim('1 MiB written and flushed reads back as it was', (await nbd.read(at, written.length)).equals(written));
@@ -152,7 +151,7 @@ async function play(stage: Stage, connection: Connection, tell: Narrator, ownDat
   tell.claim('the socket is gone, and with it the data key', await stage.detach(volume, device));
   await stage.attach(volume, device);
   await stage.attached(volume, device);
-  nbd = await NbdClient.connect(socket);
+  nbd = await stage.open(device);
   tell.claim('attached again, the data is there', (await nbd.read(at, written.length)).equals(written));
 
   const copy = await tellOfSnapshots({
@@ -209,7 +208,7 @@ async function play(stage: Stage, connection: Connection, tell: Narrator, ownDat
   await refuses('attaching another volume', () => stage.attach(other, '/dev/sdg'));
   await stage.attach(copy, '/dev/sdh');
   await stage.attached(copy, '/dev/sdh');
-  const restored = await NbdClient.connect(stage.socket('/dev/sdh'));
+  const restored = await stage.open('/dev/sdh');
   tell.claim(
     'the volume from the snapshot is under the other key: it is attached, and has the data',
     (await restored.read(at, written.length)).equals(written),
@@ -240,7 +239,7 @@ async function play(stage: Stage, connection: Connection, tell: Narrator, ownDat
   await kms.send(new EnableKeyCommand({ KeyId: key.KeyId }));
   await ec2.send(new StartInstancesCommand({ InstanceIds: [instance] }));
   await stage.attached(volume, device);
-  nbd = await NbdClient.connect(socket);
+  nbd = await stage.open(device);
   tell.claim(
     'the instance starts, and all the data is there',
     (await nbd.read(0, more.length)).equals(more) && (await nbd.read(at, written.length)).equals(written),
