@@ -131,7 +131,15 @@ test('all snapshots of an instance are one point in time, with one event when al
         ...more,
       })
     ).Snapshots;
+  // Time passes while they are made, and makes no difference.
+  const now = w.world.clock.now.bind(w.world.clock);
+  w.world.clock.now = () => {
+    w.world.clock.advance(1);
+    return now();
+  };
   const made = await create({ CopyTagsFromSource: 'volume' }, { ExcludeDataVolumeIds: [volumes[2]] });
+  w.world.clock.now = now;
+  expect(made[1].StartTime).toEqual(made[0].StartTime);
   expect(made).toMatchObject([
     { VolumeId: volumes[0], State: 'pending', Tags: [{ Key: 'Name', Value: 'data' }] },
     { VolumeId: volumes[1], State: 'pending', Tags: [], Encrypted: true },

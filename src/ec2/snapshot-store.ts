@@ -33,7 +33,10 @@ const countSnapshot = preparedQuery<{ snapshots: number }>((db) =>
 );
 
 /** What snapshots of all origins have in common when they begin. */
-type BeginningSnapshot = Omit<NewSnapshotRow, 'snapshot_id' | 'state' | 'progress' | 'started_at' | 'request_id'>;
+type BeginningSnapshot = Omit<NewSnapshotRow, 'snapshot_id' | 'state' | 'progress' | 'started_at' | 'request_id'> & {
+  /** Default: now. */
+  readonly started_at?: number;
+};
 
 /**
  * Adds a pending snapshot of the caller's account and region.
@@ -52,13 +55,13 @@ export async function insertSnapshot(
   return tables(call)
     .insertInto('ec2_snapshots')
     .values({
+      started_at: call.clock.now(),
       ...beginning,
       snapshot_id: snapshotId,
       account: call.account,
       region: call.region,
       state: 'pending',
       progress: 0,
-      started_at: call.clock.now(),
       request_id: call.requestId,
     })
     .returningAll()
@@ -100,6 +103,8 @@ export interface NewSnapshot {
   readonly snapshotId: string;
   readonly description: string;
   readonly group?: CreateSnapshotTask['group'];
+  /** The same for all of a group; ms since the epoch. Default: now. */
+  readonly startedAt?: number;
 }
 
 /**
@@ -110,7 +115,7 @@ export async function beginSnapshot(
   call: Call,
   volume: VolumeRow,
   host: HostRow,
-  { origin, snapshotId, description, group }: NewSnapshot,
+  { origin, snapshotId, description, group, startedAt = call.clock.now() }: NewSnapshot,
 ): Promise<SnapshotRow> {
   await checkPending(call, volume);
   const parent = await ofVolume(call, volume.volume_id)
@@ -131,6 +136,7 @@ export async function beginSnapshot(
     parent_id: parent?.snapshot_id ?? null,
     family: parent?.family ?? snapshotId,
     group_id: group?.groupId ?? null,
+    started_at: startedAt,
   });
   const payload: Omit<CreateSnapshotTask, 'taskId' | 'kind' | 'volumeId' | 'snapshotId'> = {
     sizeBytes: volume.size_gib * gib,

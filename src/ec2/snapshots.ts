@@ -213,6 +213,7 @@ export const createSnapshots = operation<CreateSnapshotsRequest, CreateSnapshots
         groupId: newUuid(),
         snapshotIds: volumes.map(() => newSnapshotId()),
       };
+      const startedAt = inside.clock.now();
       const snapshots: Array<{ row: SnapshotRow; tags: Tags }> = [];
       for (const [index, volume] of volumes.entries()) {
         const row = await beginSnapshot(inside, volume, hosts[index]!, {
@@ -220,6 +221,7 @@ export const createSnapshots = operation<CreateSnapshotsRequest, CreateSnapshots
           snapshotId: group.snapshotIds[index]!,
           description: input.Description ?? '',
           group,
+          startedAt,
         });
         const copied = input.CopyTagsFromSource === 'volume' ? volumeTags.get(volume.volume_id) : undefined;
         const all = new Map([...(copied ?? noTags), ...tags]);
