@@ -34,8 +34,8 @@ export interface MoverInput {
   readonly storeLocation: string;
   /** The id of the store that was there before; another one, or none, is then an error. */
   readonly storeId: string | undefined;
-  /** One 32-bit number, 1 while clients use volumes. */
-  readonly busy: SharedArrayBuffer;
+  /** One 32-bit number: MB/s of all jobs together; 0: as fast as can be. */
+  readonly pace: SharedArrayBuffer;
 }
 
 export type MoverRequest =

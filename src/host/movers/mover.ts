@@ -3,6 +3,7 @@ import { Worker } from 'node:worker_threads';
 import type { SnapshotOutcome } from '../../aws/host-protocol.ts';
 import { libc } from '../../blocks/libc.ts';
 import type { MoverInput, MoverJob, MoverMessage, MoverRequest, StoreStatus } from './jobs.ts';
+import { paceBeside, processorTime, utilizationBetween } from './pace.ts';
 
 export interface MoverOptions {
   /** For `openStore`. */
@@ -15,9 +16,8 @@ export interface MoverOptions {
   readonly volumeRequests?: () => number;
 }
 
-/** How often it is looked at whether volumes are in use, and from how many requests a second on they are. */
-const lookEveryMs = 50;
-const busyPerSecond = 500;
+/** How often it is looked at how busy volumes and processors are. */
+const lookEveryMs = 100;
 
 /** Why a job came to nothing. */
 export class JobError extends Error {
@@ -46,7 +46,7 @@ export class Mover {
   #isClosed = false;
   #status: StoreStatus = {};
   #storeId: string | undefined;
-  readonly #busy = new SharedArrayBuffer(4);
+  readonly #pace = new SharedArrayBuffer(4);
   #looking: NodeJS.Timeout | undefined;
 
   constructor(options: MoverOptions) {
@@ -104,21 +104,25 @@ export class Mover {
     await this.#worker?.terminate();
   }
 
-  /** Tells the thread whether volumes are in use, as long as there are jobs. */
+  /** Tells the thread how fast it may be beside the volumes in use, as long as there are jobs. */
   #look(): void {
     const { volumeRequests } = this.#options;
     if (!volumeRequests || this.#jobs.size > 0 === (this.#looking !== undefined)) return;
     if (this.#looking) {
       clearInterval(this.#looking);
       this.#looking = undefined;
+      Atomics.store(new Int32Array(this.#pace), 0, 0);
       return;
     }
-    const busy = new Int32Array(this.#busy);
-    let [before, at] = [volumeRequests(), performance.now()];
+    const pace = new Int32Array(this.#pace);
+    const now = () => ({ requests: volumeRequests(), ms: performance.now(), processors: processorTime() });
+    let before = now();
     this.#looking = setInterval(() => {
-      const [now, nowAt] = [volumeRequests(), performance.now()];
-      Atomics.store(busy, 0, (now - before) / (nowAt - at) > busyPerSecond / 1000 ? 1 : 0);
-      [before, at] = [now, nowAt];
+      const after = now();
+      const requestsPerSecond = ((after.requests - before.requests) / (after.ms - before.ms)) * 1000;
+      const utilization = utilizationBetween(before.processors, after.processors);
+      Atomics.store(pace, 0, paceBeside(requestsPerSecond, utilization));
+      before = after;
     }, lookEveryMs).unref();
   }
 
@@ -135,7 +139,7 @@ export class Mover {
     const input: MoverInput = {
       storeLocation,
       storeId: this.storeId,
-      busy: this.#busy,
+      pace: this.#pace,
     };
     const worker = new Worker(new URL('./worker.ts', import.meta.url), {
       name: 'mover',

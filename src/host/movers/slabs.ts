@@ -1,39 +1,55 @@
 /**
  * The memory that blocks pass through. There are only so many slabs, so this is also what bounds the blocks under way, of all
- * jobs together: whoever wants one waits for its turn. And it is what paces them: a slab may rest after its use.
+ * jobs together: whoever wants one waits for its turn. And it is what paces them.
  */
 import { alignedBuffer } from '../../blocks/aligned.ts';
 import { blockBytes } from '../../blocks/store.ts';
 import { type Slab, slabOver } from '../../crypto/native.ts';
 
+/** What a pause held up is not made up for by more than this. */
+const burstMs = 20;
+
 export class Slabs {
   readonly #free: Slab[];
   readonly #waiting: ((slab: Slab) => void)[] = [];
+  readonly #pace: () => number;
+  /** When the next slab may be lent, in terms of performance.now(). */
+  #dueMs = 0;
+  #timer: NodeJS.Timeout | undefined;
 
-  readonly #restMs: (usedMs: number) => number;
-
-  /** @param restMs how long a slab that was in use for so long is kept back */
-  constructor(count: number, restMs: (usedMs: number) => number = () => 0) {
-    this.#restMs = restMs;
+  /** @param pace MB/s that may pass; 0: as many as can */
+  constructor(count: number, pace: () => number = () => 0) {
+    this.#pace = pace;
     this.#free = Array.from({ length: count }, () => slabOver(alignedBuffer(blockBytes)));
   }
 
   /** Lends a slab of one block to `work`. Its contents are whatever was there. */
   async lend<Result>(work: (slab: Slab) => Promise<Result>): Promise<Result> {
-    const slab = this.#free.pop() ?? (await new Promise<Slab>((resolve) => this.#waiting.push(resolve)));
-    const began = performance.now();
+    const slab = await new Promise<Slab>((resolve) => {
+      this.#waiting.push(resolve);
+      this.#serve();
+    });
     try {
       return await work(slab);
     } finally {
-      const restMs = this.#restMs(performance.now() - began);
-      if (restMs > 0) setTimeout(() => this.#release(slab), restMs);
-      else this.#release(slab);
+      this.#free.push(slab);
+      this.#serve();
     }
   }
 
-  #release(slab: Slab): void {
-    const next = this.#waiting.shift();
-    if (next) next(slab);
-    else this.#free.push(slab);
+  #serve(): void {
+    while (this.#waiting.length > 0 && this.#free.length > 0) {
+      const now = performance.now();
+      const pace = this.#pace();
+      if (pace === 0) this.#dueMs = 0;
+      else if (this.#dueMs > now) {
+        this.#timer ??= setTimeout(() => {
+          this.#timer = undefined;
+          this.#serve();
+        }, this.#dueMs - now);
+        return;
+      } else this.#dueMs = Math.max(this.#dueMs, now - burstMs) + blockBytes / 1000 / pace;
+      this.#waiting.shift()!(this.#free.pop()!);
+    }
   }
 }

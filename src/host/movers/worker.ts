@@ -27,15 +27,8 @@ const niceness = 5;
 /** Progress of one job is told at most this often. */
 const progressEveryMs = 250;
 
-/**
- * While clients use volumes a block's memory rests three times as long as it was used, so that moving takes about a quarter of
- * what it could: on few processors it would take more from the volumes than its share.
- */
-const restFactor = 3;
-const restMaxMs = 200;
-
-const busy = new Int32Array(input.busy);
-const slabs = new Slabs(slabCount, (usedMs) => (Atomics.load(busy, 0) ? Math.min(usedMs * restFactor, restMaxMs) : 0));
+const pace = new Int32Array(input.pace);
+const slabs = new Slabs(slabCount, () => Atomics.load(pace, 0));
 const jobs = new Map<number, AbortController>();
 let opening: Promise<BlockStore> | undefined;
 
