@@ -84,8 +84,9 @@ export async function storeAway(world: ModelWorld): Promise<void> {
   if (random.oneIn(3)) await world.kill('host');
   await pause(random.below(300));
   world.returnStore();
-  await working;
+  // Some of the steps wait for the traffic to end.
   await traffic.end();
+  await working;
   world.isWithoutStore = false;
   await reconcile(world);
 }
