@@ -67,6 +67,13 @@ describe('Sync', () => {
     await expect(earlier.sync()).rejects.toMatchObject({ code: 'HostSuperseded' });
   });
 
+  test('takes no start that is no time, which nobody could be told of', async () => {
+    const host = newHost();
+    await expect(host.sync({ startedAt: 8.64e15 + 1 })).rejects.toMatchObject({ message: /startedAt must be a time/ });
+    await host.sync({ startedAt: 8.64e15 });
+    await expect(world.call('coffer', 'DescribeHosts')).resolves.toBeDefined();
+  });
+
   test('an instance that no host served goes to the first that does, with its volumes', async () => {
     const id = await newVolume({ Encrypted: true });
     const instance = await newInstance();

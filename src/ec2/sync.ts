@@ -104,6 +104,7 @@ function checkRequest(call: Call, input: SyncRequest): void {
     throw fail('blockStore must be an object with a location, and short');
   for (const name of ['startedAt', 'sequence'] as const)
     if (!Number.isSafeInteger(input[name])) throw fail(`${name} must be an integer`);
+  if (Number.isNaN(new Date(input.startedAt).getTime())) throw fail('startedAt must be a time in ms since the epoch');
   if (input.zones !== '*' && !(Array.isArray(input.zones) && input.zones.every((zone) => typeof zone === 'string')))
     throw fail('zones must be "*" or a list of names');
   for (const name of ['attachments', 'instances', 'tasks', 'credentials'] as const)
