@@ -45,12 +45,15 @@ export interface HostAgentOptions {
 
 const retryFirstMs = 200;
 const retryMaxMs = 5_000;
+/** Below what `coffer serve` waits for its host. */
+const storeWaitMs = 5_000;
 /** Above the wait of the control plane, so that a silent connection is noticed soon after. */
 const syncTimeoutMs = syncWaitMaxMs + 10_000;
 
 export class HostAgent {
   readonly #options: HostAgentOptions;
   readonly #sessionId = randomUUID();
+  readonly #storeIsTold = Promise.withResolvers<void>();
   readonly #instances: InstanceDirectories;
   readonly #credentials = new HeldInfrastructureCredentials();
   readonly #keys: DataKeys;
@@ -125,6 +128,7 @@ export class HostAgent {
   async run(): Promise<'stopped' | 'superseded'> {
     let superseded = false;
     this.#mover.start();
+    await this.#firstStore();
     const { hostId, credentials, region, log } = this.#options;
     const blockChannel = runBlockChannel(
       {
@@ -272,7 +276,18 @@ export class HostAgent {
     };
   }
 
+  /**
+   * A new installation has no block store until this host has made one: that is part of its first report, so that snapshots
+   * work from then on. A store that takes its time is not waited for.
+   */
+  async #firstStore(): Promise<void> {
+    if (this.#mover.storeId !== undefined) return;
+    const late = pause(storeWaitMs, this.#stopping.signal).catch(() => {});
+    await Promise.race([this.#storeIsTold.promise, late]);
+  }
+
   #noteStore({ storeId, error }: StoreStatus): void {
+    this.#storeIsTold.resolve();
     const { storeLocation, dataDir } = this.#options;
     if (storeId !== undefined) writeStoreNote(dataDir, { location: storeLocation, storeId });
     if (error === undefined) this.#options.log.info({ storeLocation, storeId }, 'block store is there');
