@@ -3,7 +3,8 @@
  * over 100 ms, and no secret comes back in a message or gets into the trail. What is asked is made by the SDK's schemas
  * (test/support/fuzz), so a new operation is asked too.
  *
- * COFFER_FUZZ_SEED repeats a run; COFFER_FUZZ_SECONDS sets how long it goes on (`Infinity`: until it finds something).
+ * The same requests each time, unless COFFER_FUZZ_SEED is another number or `random`; COFFER_FUZZ_SECONDS sets how long it
+ * goes on (`Infinity`: until it finds something).
  */
 import { describe, expect, test } from 'vitest';
 import { AwsError } from '../src/aws/errors.ts';
@@ -11,7 +12,8 @@ import type { Operation } from '../src/aws/service.ts';
 import { Arena } from './support/fuzz/arena.ts';
 import { Fuzzer } from './support/fuzz/fuzzer.ts';
 
-const seed = Number(process.env.COFFER_FUZZ_SEED ?? Math.floor(Math.random() * 2 ** 32));
+const { COFFER_FUZZ_SEED = '1' } = process.env;
+const seed = COFFER_FUZZ_SEED === 'random' ? Math.floor(Math.random() * 2 ** 32) : Number(COFFER_FUZZ_SEED);
 const seconds = Number(process.env.COFFER_FUZZ_SECONDS ?? 7);
 const timeout = Math.min(2 ** 31 - 1, (seconds + 180) * 1000);
 /** Requests that succeed wear a world out: after so many rounds it is replaced. */
