@@ -184,6 +184,37 @@ describe('checking a block store', () => {
     expect(await checkStore(during, { now: later })).toMatchObject({ problemCount: 0, beingFreed: ['snap-0b'] });
   });
 
+  it('nor one whose freeing ends while it looks again', async () => {
+    let isFreeing = false;
+    const during = new Proxy(store, {
+      get(target, property) {
+        if (property === 'listBlocks') {
+          return async function* () {
+            isFreeing = true;
+            await target.putFreeing('snap-0b');
+            await target.deleteBlocks([{ owner: 'snap-0b', index: 1 }]);
+            yield* target.listBlocks();
+          };
+        }
+        if (property === 'listManifests' || property === 'listFreeing') {
+          return async function* () {
+            yield* target[property]();
+            if (!isFreeing) return;
+            await target.deleteManifest('snap-0b');
+            await target.deleteFreeing('snap-0b');
+          };
+        }
+        const value = Reflect.get(target, property, target);
+        return typeof value === 'function' ? value.bind(target) : value;
+      },
+    });
+    for (const quick of [true, false]) {
+      expect(await checkStore(during, { now: later, quick })).toMatchObject({ problemCount: 0 });
+      await storeSnapshot(store, 'snap-0b', [1], { manifest: first, inherited: [0, 5000] });
+      isFreeing = false;
+    }
+  });
+
   it('ends when asked to', async () => {
     await expect(checkStore(store, { signal: AbortSignal.abort(new Error('enough')) })).rejects.toThrow('enough');
   });

@@ -236,8 +236,10 @@ class Check {
   async #lookAgain(): Promise<void> {
     const { signal } = this.#options;
     if (this.#problems.size === 0) return;
+    // In this order: one that lost blocks meanwhile is among those that are being freed, or its manifest is gone by then.
+    const freed = await collect(this.#store.listFreeing(signal));
     const standing = new Set(await collect(this.#store.listManifests(signal)));
-    for await (const freed of this.#store.listFreeing(signal)) standing.delete(freed);
+    for (const snapshotId of freed) standing.delete(snapshotId);
     for (const [key, { kind, snapshotIds }] of this.#problems) {
       for (const snapshotId of snapshotIds) if (!standing.has(snapshotId)) snapshotIds.delete(snapshotId);
       const isBack = kind === 'missing' && (await this.#store.blockStoredAt(nameOf(key), signal)) !== undefined;
