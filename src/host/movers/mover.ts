@@ -1,4 +1,5 @@
 /** The mover's thread, seen from outside: jobs go in, what became of them comes out. A thread that dies is started anew. */
+import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import type { SnapshotOutcome } from '../../aws/host-protocol.ts';
 import { libc } from '../../blocks/libc.ts';
@@ -121,7 +122,7 @@ export class Mover {
       const after = now();
       const requestsPerSecond = ((after.requests - before.requests) / (after.ms - before.ms)) * 1000;
       const utilization = utilizationBetween(before.processors, after.processors);
-      Atomics.store(pace, 0, paceBeside(requestsPerSecond, utilization));
+      Atomics.store(pace, 0, paceBeside(requestsPerSecond, utilization, availableParallelism()));
       before = after;
     }, lookEveryMs).unref();
   }

@@ -3,18 +3,20 @@ import { readFileSync } from 'node:fs';
 
 /** Fewer requests a second are no use worth stepping aside for. */
 const busyPerSecond = 500;
-/** MB/s beside clients that leave no processor idle: a snapshot is to be completed, however busy its volume. */
-const leastPace = 40;
+/** MB/s for each processor, beside clients that leave none idle: a snapshot is to be completed, however busy its volume. */
+const leastPace = 12;
+/** Threads that wait for each other leave processors idle at times, which is no room: so busy is busy. */
+const fullUtilization = 0.75;
 
 /**
  * MB/s of all jobs together. 0: as fast as can be.
  * @param requestsPerSecond what clients are answered
  * @param utilization of the machine's processors, 0 to 1
  */
-export function paceBeside(requestsPerSecond: number, utilization: number): number {
+export function paceBeside(requestsPerSecond: number, utilization: number, processors: number): number {
   if (requestsPerSecond < busyPerSecond) return 0;
-  // With half of the processors' time idle there is room for four times as much.
-  return Math.round(leastPace / Math.max(0.1, utilization) ** 2);
+  // Where processors are half as busy there is room for four times as much.
+  return Math.round((processors * leastPace) / Math.min(1, Math.max(0.1, utilization / fullUtilization)) ** 2);
 }
 
 /** Time that all processors together have had so far, and how much of it they were idle; in the kernel's ticks. */
