@@ -24,7 +24,7 @@ import { basename, dirname, join } from 'node:path';
 import { syncDirectory } from '../files/durable.ts';
 import { bytesFor } from './bitmap.ts';
 import { bootId } from './boot.ts';
-import { readSector, writeSector } from './sector.ts';
+import { readSector, WatchedSector, writeSector } from './sector.ts';
 import { blocksOf } from './volume-map.ts';
 
 /** How a point in time of a volume stands. `gone`: it was removed (`removeCow`), so it is not made a second time. */
@@ -108,6 +108,11 @@ export function writeIdentity(fd: number, identity: CowIdentity): void {
 
 export function readState(fd: number): CowState | undefined {
   return readSector<CowState>(fd, stateOffset, stateMagic);
+}
+
+/** The state of a file that is read again and again. */
+export function watchState(fd: number): WatchedSector<CowState> {
+  return new WatchedSector(fd, stateOffset, stateMagic);
 }
 
 export function writeState(fd: number, state: CowState): void {

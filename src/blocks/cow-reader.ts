@@ -3,15 +3,17 @@ import { closeSync, constants, readSync } from 'node:fs';
 import { Bitmap } from './bitmap.ts';
 import {
   type CowIdentity,
+  type CowState,
   changeSetOffset,
   logOffset,
   lossOf,
   openCow,
   PointInTimeError,
   readIdentity,
-  readState,
+  watchState,
 } from './copy-before-write.ts';
 import { LogScanner, unitBytes, unitsPerBlock } from './cow-log.ts';
+import type { WatchedSector } from './sector.ts';
 import { blocksOf } from './volume-map.ts';
 
 const none = -1;
@@ -20,6 +22,7 @@ const firstCapacity = 1024;
 export class CowReader {
   readonly identity: CowIdentity;
   readonly #fd: number;
+  readonly #state: WatchedSector<CowState>;
   readonly #scanner: LogScanner;
   /** The last record of each block; each record names the one before it of the same block. */
   readonly #last = new Map<number, number>();
@@ -33,6 +36,7 @@ export class CowReader {
   private constructor(fd: number, identity: CowIdentity) {
     this.#fd = fd;
     this.identity = identity;
+    this.#state = watchState(fd);
     this.#scanner = new LogScanner(fd, logOffset(identity.sizeBytes));
   }
 
@@ -63,16 +67,11 @@ export class CowReader {
 
   /** Takes in what has been saved since the last time. @throws {PointInTimeError} `Lost` */
   update(): void {
-    if (this.#next === undefined) {
-      const state = readState(this.#fd);
-      const loss = lossOf(state);
-      if (loss !== undefined) throw new PointInTimeError('Lost', loss);
-      // Read before the log: when it says that another one saves now, the log below is complete.
-      this.#next = state!.next;
-    } else {
-      const loss = lossOf(readState(this.#fd));
-      if (loss !== undefined) throw new PointInTimeError('Lost', loss);
-    }
+    const state = this.#state.read();
+    const loss = lossOf(state);
+    if (loss !== undefined) throw new PointInTimeError('Lost', loss);
+    // Read before the log: when it says that another one saves now, the log below is complete.
+    this.#next ??= state!.next;
     this.#scanner.scan((unit, count, dataOffset, zeros) => this.#add(unit, count, zeros ? none : dataOffset));
   }
 

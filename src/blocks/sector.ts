@@ -37,3 +37,30 @@ export function readSector<T>(fd: number, offset: number, magic: string): T | un
   }
   return undefined;
 }
+
+/** A sector that is read again and again, and hardly ever changes. */
+export class WatchedSector<T> {
+  readonly #fd: number;
+  readonly #offset: number;
+  readonly #magic: string;
+  readonly #bytes = Buffer.alloc(sectorBytes);
+  readonly #lastBytes = Buffer.alloc(sectorBytes);
+  #last: T | undefined;
+
+  constructor(fd: number, offset: number, magic: string) {
+    this.#fd = fd;
+    this.#offset = offset;
+    this.#magic = magic;
+  }
+
+  /** As `readSector`. */
+  read(): T | undefined {
+    readSync(this.#fd, this.#bytes, 0, sectorBytes, this.#offset);
+    if (this.#last === undefined || !this.#bytes.equals(this.#lastBytes)) {
+      // What lies there by now may be newer still: then the next time finds it changed, and reads it once more.
+      this.#bytes.copy(this.#lastBytes);
+      this.#last = readSector<T>(this.#fd, this.#offset, this.#magic);
+    }
+    return this.#last;
+  }
+}

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import type { Bitmap } from './bitmap.ts';
 import { cowPath, listCows, PointInTimeError, readState, readWatermark, writeWatermark } from './copy-before-write.ts';
 import { CowReader } from './cow-reader.ts';
-import { fadviseWillNeed, libc, seekData } from './libc.ts';
+import { fadviseWillNeed, libc, seekData, seekHole } from './libc.ts';
 import { blockBytes } from './store.ts';
 import { blocksOf, RestoreState } from './volume-map.ts';
 
@@ -81,6 +81,9 @@ class View implements SnapshotView {
   /** Up to here from `#holeFrom` on the image had no data when it was looked at. */
   #holeFrom = 0;
   #holeTo = 0;
+  /** Up to here from `#dataFrom` it had data without a gap. */
+  #dataFrom = 0;
+  #dataTo = 0;
   #hasOlder: boolean;
   #copied: number;
   readonly #libc = libc();
@@ -209,15 +212,22 @@ class View implements SnapshotView {
     const offset = index * blockBytes;
     const end = Math.min(offset + blockBytes, this.#imageBytes);
     if (this.#image === undefined || offset >= end) return true;
+    // A hole that is taken for data costs the reading of zeros, and nothing else.
+    if (offset >= this.#dataFrom && offset < this.#dataTo) return false;
     if (offset >= this.#holeFrom && end <= this.#holeTo && !this.#restore.isRestoring) return true;
     const data = this.#libc.lseek(this.#image, offset, seekData);
     // No data up to the end; any other error: a file system that can't tell.
     const dataStart = data === -constants.errno.ENXIO ? this.#imageBytes : Math.max(data, offset);
+    if (dataStart < end) {
+      this.#dataFrom = offset;
+      this.#dataTo = Math.max(end, this.#libc.lseek(this.#image, dataStart, seekHole));
+      return false;
+    }
     this.#holeFrom = offset;
     this.#holeTo = dataStart;
     // What made a hole where data was has saved the data before.
     this.#catchUp();
-    return dataStart >= end;
+    return true;
   }
 }
 
