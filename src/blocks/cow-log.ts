@@ -4,9 +4,9 @@
  *     magic u32 LE | flags and count u32 LE | first unit u64 LE | count × 4096 bytes, unless the flag says zeros
  *         | end magic u32 LE | first unit, low half u32 LE
  *
- * Appended, never changed, one write each. A write goes from the first byte to the last, so a record without its end is not
- * whole yet (or never will be, its writer having been killed), and what it saves has not been overwritten yet. Zeros follow
- * the last one, or the end of the file.
+ * Appended, never changed, one or several with one write. A write goes from the first byte to the last, so a record without
+ * its end is not whole yet (or never will be, its writer having been killed), and what it saves has not been overwritten yet.
+ * Zeros follow the last one, or the end of the file.
  */
 import { fstatSync, readSync } from 'node:fs';
 import { blockBytes } from './store.ts';
@@ -19,16 +19,16 @@ const recordMagic = 0x57_4f_43_43;
 const endMagic = 0x45_4f_43_43;
 const zerosFlag = 0x8000_0000;
 
-/** Puts header and end of a record around the data in `bytes`, if there is any. Answers the record's length. */
-export function putRecordFrame(bytes: Buffer, unit: number, count: number, zeros: boolean): number {
-  bytes.writeUInt32LE(recordMagic, 0);
-  bytes.writeUInt32LE((zeros ? zerosFlag | count : count) >>> 0, 4);
-  bytes.writeUInt32LE(unit >>> 0, 8);
-  bytes.writeUInt32LE(Math.floor(unit / 2 ** 32), 12);
-  const end = recordHeaderBytes + (zeros ? 0 : count * unitBytes);
+/** Puts header and end of the record at `at` around its data in `bytes`, if it has any. Answers the record's length. */
+export function putRecordFrame(bytes: Buffer, at: number, unit: number, count: number, zeros: boolean): number {
+  bytes.writeUInt32LE(recordMagic, at);
+  bytes.writeUInt32LE((zeros ? zerosFlag | count : count) >>> 0, at + 4);
+  bytes.writeUInt32LE(unit >>> 0, at + 8);
+  bytes.writeUInt32LE(Math.floor(unit / 2 ** 32), at + 12);
+  const end = at + recordHeaderBytes + (zeros ? 0 : count * unitBytes);
   bytes.writeUInt32LE(endMagic, end);
   bytes.writeUInt32LE(unit >>> 0, end + 4);
-  return end + recordTrailerBytes;
+  return end + recordTrailerBytes - at;
 }
 
 export type RecordVisitor = (unit: number, count: number, dataOffset: number, zeros: boolean) => void;

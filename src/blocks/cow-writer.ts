@@ -37,7 +37,10 @@ const zeroBlock = Buffer.alloc(unitsPerBlock * unitBytes);
 
 const zeroAheadBytes = 64 * 1024;
 let zeros: Slab | undefined;
+/** Records under construction. All writers of a thread share it: one saves at a time. */
 let shared: Slab | undefined;
+/** The longest record, or many short ones. */
+const sharedBytes = recordHeaderBytes + unitsPerBlock * unitBytes + recordTrailerBytes;
 
 export class CowWriter {
   readonly identity: CowIdentity;
@@ -51,6 +54,9 @@ export class CowWriter {
   #zeroedTo = 0;
   #firstUnit = 0;
   #untilLook = 1;
+  /** Runs of units whose records lie in `shared`, and how long those are together. */
+  #gathered: { readonly unit: number; readonly count: number }[] = [];
+  #gatheredBytes = 0;
   #state: CowState;
 
   private constructor(path: string, fd: number, identity: CowIdentity, state: CowState) {
@@ -116,9 +122,9 @@ export class CowWriter {
     set.storeAll();
   }
 
-  /** A record under construction: `recordHeaderBytes`, then data. All writers of a thread share it: one saves at a time. */
-  get record(): Slab {
-    return (shared ??= createSlab(recordHeaderBytes + unitsPerBlock * unitBytes + recordTrailerBytes));
+  /** Memory for what is to be saved. */
+  get memory(): Slab {
+    return (shared ??= createSlab(sharedBytes));
   }
 
   /** Whether a point in time follows that saves in this one's place, or it is lost. */
@@ -149,15 +155,35 @@ export class CowWriter {
   }
 
   /**
-   * Saves `count` units whose contents the caller has put into `record.bytes` after `recordHeaderBytes` (`zeros`: they are
-   * all zero, and need not be there). Where that can't be done the point in time is lost rather than the volume's write.
+   * Where in `memory` the contents of the next `count` units (at most a block's) are to be put, for `gather`. Saves what was
+   * gathered before if there is no room left. @throws as `save`
+   */
+  placeFor(count: number): number {
+    if (this.#gatheredBytes + recordHeaderBytes + count * unitBytes + recordTrailerBytes > sharedBytes) this.save();
+    return this.#gatheredBytes + recordHeaderBytes;
+  }
+
+  /**
+   * Takes units whose contents are at `placeFor(count)`; `zeros`: they are all zero, and need not be there. From now on they
+   * are not unsaved any more, but `save` has to come before they are written.
+   */
+  gather(unit: number, count: number, zeros = false): void {
+    const { bytes } = this.memory;
+    const at = this.#gatheredBytes;
+    const empty = zeros || isZero(bytes, at + recordHeaderBytes, count * unitBytes);
+    this.#gatheredBytes += putRecordFrame(bytes, at, unit, count, empty);
+    this.#gathered.push({ unit, count });
+    this.#mark(unit, count, true);
+  }
+
+  /**
+   * Saves what was gathered, in one go. Where that can't be done the point in time is lost rather than the volume's write.
    * @throws when even that can't be noted: then the write must not happen
    */
-  append(unit: number, count: number, zeros = false): void {
-    const { bytes, address } = this.record;
-    const dataBytes = count * unitBytes;
-    const empty = zeros || isZero(bytes, recordHeaderBytes, dataBytes);
-    const length = putRecordFrame(bytes, unit, count, empty);
+  save(): void {
+    const length = this.#gatheredBytes;
+    if (length === 0) return;
+    const { address } = this.memory;
     if (this.#end + length > this.#zeroedTo) this.#zeroAhead(length);
     for (let done = 0; done < length; ) {
       const written = this.#libc.pwrite(this.#fd, address + done, length - done, this.#end + done);
@@ -171,12 +197,17 @@ export class CowWriter {
       done += written;
     }
     this.#end += length;
-    this.#markSaved(unit, count);
-    if (--this.#untilLook <= 0) this.#look();
+    this.#untilLook -= this.#gathered.length;
+    this.#gathered = [];
+    this.#gatheredBytes = 0;
+    if (this.#untilLook <= 0) this.#look();
   }
 
   /** Ends the point in time without its snapshot. */
   lose(reason: string): void {
+    for (const { unit, count } of this.#gathered) this.#mark(unit, count, false);
+    this.#gathered = [];
+    this.#gatheredBytes = 0;
     this.#setState({ ...this.#state, lost: reason.slice(0, 200) });
     this.#firstUnit = Number.POSITIVE_INFINITY;
     try {
@@ -234,7 +265,7 @@ export class CowWriter {
 
   #scan(): void {
     const scanner = new LogScanner(this.#fd, this.#end);
-    scanner.scan((unit, count) => this.#markSaved(unit, count));
+    scanner.scan((unit, count) => this.#mark(unit, count, true));
     this.#end = scanner.position;
     // A record that its writer, killed, left half written.
     ftruncateSync(this.#fd, this.#end);
@@ -247,12 +278,16 @@ export class CowWriter {
     if (this.#firstUnit >= this.#units) this.#pages.length = 0;
   }
 
-  #markSaved(unit: number, count: number): void {
+  #mark(unit: number, count: number, isSaved: boolean): void {
     const unitsPerPage = unitsPerBlock * blocksPerPage;
     // A run lies inside one block, so inside one page.
     const page = (this.#pages[Math.floor(unit / unitsPerPage)] ??= new Uint8Array(blocksPerPage * bytesPerBlock));
     const first = unit % unitsPerPage;
-    for (let bit = first; bit < first + count; bit++) page[bit >>> 3]! |= 1 << (bit & 7);
+    for (let bit = first; bit < first + count; bit++) {
+      const mask = 1 << (bit & 7);
+      if (isSaved) page[bit >>> 3]! |= mask;
+      else page[bit >>> 3]! &= ~mask;
+    }
   }
 
   #setState(state: CowState): void {

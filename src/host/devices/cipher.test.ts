@@ -13,6 +13,7 @@ const size = units * dataUnitBytes;
 class MemoryDevice implements Device {
   readonly size = size;
   readonly zeroesFast = true;
+  readonly expectsWrites = false;
   readonly bytes = Buffer.alloc(size);
   readonly trimmed: [number, number][] = [];
   delays: boolean[] = [];
@@ -47,6 +48,7 @@ class MemoryDevice implements Device {
   }
 
   cache(): void {}
+  expectWrite(): void {}
   extents(_offset: number, length: number): Extent[] {
     return [{ length, hole: false }];
   }

@@ -31,6 +31,10 @@ class CipherDevice implements Device {
     return this.#below.zeroesFast;
   }
 
+  get expectsWrites(): boolean {
+    return this.#below.expectsWrites;
+  }
+
   read(memory: Slab, at: number, offset: number, length: number): Outcome {
     const end = offset + length;
     let position = offset;
@@ -89,6 +93,10 @@ class CipherDevice implements Device {
 
   cache(offset: number, length: number): void {
     this.#below.cache(offset, length);
+  }
+
+  expectWrite(offset: number, length: number): void {
+    this.#below.expectWrite(offset, length);
   }
 
   // A hole below is whole units of zeros (the file rounds to units), so a hole here, too.

@@ -32,6 +32,8 @@ export interface Device {
   readonly size: number;
   /** Whether `zero` without `allocate` is quicker than writing. */
   readonly zeroesFast: boolean;
+  /** Whether `expectWrite` is of use now. */
+  readonly expectsWrites: boolean;
   /** Reads `length` bytes at `offset` to `memory.bytes[at]`. After a Wait or an error the memory is undefined. */
   read(memory: Slab, at: number, offset: number, length: number): Outcome;
   /**
@@ -45,6 +47,8 @@ export interface Device {
   trim(offset: number, length: number): Outcome;
   /** Says that a range will be read soon. A hint. */
   cache(offset: number, length: number): void;
+  /** Says that a range is about to be written, together with others. A hint. */
+  expectWrite(offset: number, length: number): void;
   /** Consecutive extents from `offset` on, at most `count` of them, together at most `length` bytes, at least one. */
   extents(offset: number, length: number, count: number): Extent[];
   /** Calls `done` when all writes carried out before this call are on stable storage, or with the reason why not. */

@@ -43,6 +43,7 @@ export interface GrowingDevice extends Device {
 
 class FileDevice implements GrowingDevice {
   size: number;
+  readonly expectsWrites = false;
   readonly #image: OpenImage;
   readonly #fd: number;
   readonly #libc: Libc;
@@ -121,6 +122,8 @@ class FileDevice implements GrowingDevice {
   cache(offset: number, length: number): void {
     this.#cold.advise(offset, length);
   }
+
+  expectWrite(): void {}
 
   extents(offset: number, length: number, count: number): Extent[] {
     const end = offset + length;

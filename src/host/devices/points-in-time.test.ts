@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync, statSync, writeSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, rmSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { pointOf, removeCow } from '../../blocks/copy-before-write.ts';
+import { logOffset, pointOf, removeCow } from '../../blocks/copy-before-write.ts';
+import { LogScanner } from '../../blocks/cow-log.ts';
 import type { SnapshotView } from '../../blocks/snapshot-view.ts';
 import { blockBytes } from '../../blocks/store.ts';
 import { createXts } from '../../crypto/xts.ts';
@@ -38,6 +39,8 @@ const step = fc.record({
       'write',
       'write',
       'write',
+      'expect',
+      'expect',
       'zero',
       'trim',
       'allocate',
@@ -92,6 +95,10 @@ class Model {
         data.copy(this.contents, from);
         return;
       }
+      // Whether or not the write comes.
+      case 'expect':
+        this.volume.top.expectWrite(from, to - from);
+        return;
       case 'zero':
       case 'allocate':
         await this.volume.zero(from, to - from, kind === 'allocate');
@@ -343,6 +350,46 @@ it('a point in time that is copied before an older one goes on saving for it', a
   await volume.write(blockBytes, randomBytes(blockBytes));
   expect(size()).toBe(before);
   again.close();
+  volume.end();
+  rmSync(directory, { recursive: true });
+});
+
+it('what writes are about to destroy is saved for all of them together, and nothing twice', async () => {
+  const directory = mkdtempSync(join('/var/tmp', 'coffer-points-'));
+  const volume = await TestVolume.create({ directory, key: randomBytes(64), sizeBytes: firstBlocks * blockBytes });
+  const unit = 4096;
+  const then = randomBytes(blockBytes);
+  await volume.write(0, then);
+  expect(volume.top.expectsWrites).toBe(false);
+  await volume.mark('snap-1');
+  expect(volume.top.expectsWrites).toBe(true);
+  const view = volume.view('snap-1');
+  const path = join(directory, 'vol-1.snap-1.cow');
+  const savedUnits = () => {
+    const units: number[] = [];
+    const fd = openSync(path, 'r');
+    new LogScanner(fd, logOffset(volume.sizeBytes)).scan((first, count) => {
+      for (let index = first; index < first + count; index++) units.push(index);
+    });
+    closeSync(fd);
+    return units;
+  };
+  // The last one is a hole.
+  for (const [offset, length] of [
+    [9 * unit + 5, 10],
+    [3 * unit, 2 * unit],
+    [blockBytes, unit],
+  ] as const)
+    volume.top.expectWrite(offset, length);
+  expect(savedUnits()).toEqual([]);
+  await volume.write(7 * unit, randomBytes(unit));
+  expect(savedUnits()).toEqual([7, 9, 3, 4, 128]);
+  await volume.write(3 * unit, randomBytes(2 * unit));
+  await volume.write(9 * unit + 5, randomBytes(10));
+  expect(savedUnits()).toEqual([7, 9, 3, 4, 128]);
+  expect(volume.readView(view, 0)!.equals(then)).toBe(true);
+  view.close();
+  removeCow(directory, 'vol-1', 'snap-1');
   volume.end();
   rmSync(directory, { recursive: true });
 });

@@ -102,6 +102,11 @@ class Restore implements RestoreDevice {
     return this.#below.zeroesFast;
   }
 
+  /** What is missing has to come before it can be saved. */
+  get expectsWrites(): boolean {
+    return this.#left === 0 && this.#below.expectsWrites;
+  }
+
   get left(): number {
     return this.#left;
   }
@@ -143,6 +148,10 @@ class Restore implements RestoreDevice {
     const missing = this.#left > 0 ? this.#missing(offset, length, cacheBlocksMax) : [];
     for (const block of missing) this.#fetches.want(block, () => {});
     if (missing.length === 0) this.#below.cache(offset, length);
+  }
+
+  expectWrite(offset: number, length: number): void {
+    if (this.#left === 0) this.#below.expectWrite(offset, length);
   }
 
   extents(offset: number, length: number, count: number): Extent[] {

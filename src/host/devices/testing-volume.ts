@@ -193,7 +193,7 @@ export class TestVolume {
     const newest = listCows(this.base).at(-1);
     if (!newest) return;
     const record = Buffer.alloc(recordHeaderBytes + 4096 + 8, 0x77);
-    putRecordFrame(record, 3, 1, false);
+    putRecordFrame(record, 0, 3, 1, false);
     const fd = openSync(newest.path, 'r+');
     const scanner = new LogScanner(fd, logOffset(newest.identity.sizeBytes));
     scanner.scan(() => {});

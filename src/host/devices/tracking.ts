@@ -4,13 +4,16 @@
 // While nothing is pending a write costs one test of a bit more than without it. Writes are held back while points in time
 // of several volumes are fixed together.
 
-import { recordHeaderBytes, unitBytes } from '../../blocks/cow-log.ts';
+import { unitBytes } from '../../blocks/cow-log.ts';
 import type { CowWriter } from '../../blocks/cow-writer.ts';
 import type { PointsInTime } from '../../blocks/points-in-time.ts';
 import { blockBytes } from '../../blocks/store.ts';
 import type { VolumeMap } from '../../blocks/volume-map.ts';
 import type { Slab } from '../../crypto/native.ts';
 import { type Device, DeviceError, type Extent, type Outcome, type Wait } from './device.ts';
+
+/** Writes that are told of before they come, at most. */
+const expectedMax = 256;
 
 export interface TrackingDevice extends Device {
   /** Holds back writes until `resume`; reads and flushes go on. */
@@ -31,6 +34,8 @@ class Tracking implements TrackingDevice {
   /** `#saving` or `#isHeld`. */
   #isSpecial = false;
   #held: (() => void)[] = [];
+  /** Units about to be written and not saved yet: first and end, in turn. */
+  #expected: number[] = [];
 
   constructor(below: Device, map: VolumeMap, points: PointsInTime) {
     this.#below = below;
@@ -46,6 +51,10 @@ class Tracking implements TrackingDevice {
   /** While something is saved, discarding is writing, and goes in small steps. */
   get zeroesFast(): boolean {
     return !this.#isSpecial && this.#below.zeroesFast;
+  }
+
+  get expectsWrites(): boolean {
+    return this.#isSpecial;
   }
 
   read(memory: Slab, at: number, offset: number, length: number): Outcome {
@@ -69,6 +78,14 @@ class Tracking implements TrackingDevice {
 
   cache(offset: number, length: number): void {
     this.#below.cache(offset, length);
+  }
+
+  /** What the write will have to save can be saved together with what others have to. */
+  expectWrite(offset: number, length: number): void {
+    if (!this.#saving || this.#expected.length >= 2 * expectedMax) return;
+    const first = Math.floor(offset / unitBytes);
+    const end = Math.ceil((offset + length) / unitBytes);
+    if (this.#saving.nextUnsaved(first, end) < end) this.#expected.push(first, end);
   }
 
   extents(offset: number, length: number, count: number): Extent[] {
@@ -98,6 +115,7 @@ class Tracking implements TrackingDevice {
 
   pointsChanged(): void {
     this.#saving = this.#points.saving;
+    this.#expected = [];
     this.#isSpecial = this.#isHeld || this.#saving !== undefined;
   }
 
@@ -136,25 +154,46 @@ class Tracking implements TrackingDevice {
   }
 
   #save(cow: CowWriter, firstUnit: number, end: number): Outcome {
+    if (cow.nextUnsaved(firstUnit, end) >= end) return undefined;
+    let wait: Outcome;
+    try {
+      wait = this.#gather(cow, firstUnit, end);
+      if (!wait) this.#gatherExpected(cow);
+      cow.save();
+    } catch (error) {
+      this.#lost(cow, error);
+    }
+    if (!cow.isOver) return wait;
+    this.pointsChanged();
+    return undefined;
+  }
+
+  /** Gathers what is not saved yet, up to the first that is not in memory. */
+  #gather(cow: CowWriter, firstUnit: number, end: number): Outcome {
     let unit = cow.nextUnsaved(firstUnit, end);
     while (unit < end) {
       const count = cow.unsavedRun(unit, end);
-      try {
-        const wait = this.#below.read(cow.record, recordHeaderBytes, unit * unitBytes, count * unitBytes);
-        // What has never been written is not read from the disk to find that out.
-        const isHole = wait !== undefined && this.#isHole(unit, count);
-        if (wait && !isHole) return wait;
-        cow.append(unit, count, isHole);
-      } catch (error) {
-        this.#lost(cow, error);
-      }
-      if (cow.isOver) {
-        this.pointsChanged();
-        return undefined;
-      }
+      const wait = this.#below.read(cow.memory, cow.placeFor(count), unit * unitBytes, count * unitBytes);
+      // What has never been written is not read from the disk to find that out.
+      const isHole = wait !== undefined && this.#isHole(unit, count);
+      if (wait && !isHole) return wait;
+      cow.gather(unit, count, isHole);
       unit = cow.nextUnsaved(unit + count, end);
     }
     return undefined;
+  }
+
+  #gatherExpected(cow: CowWriter): void {
+    const expected = this.#expected;
+    this.#expected = [];
+    for (let index = 0; index < expected.length; index += 2) {
+      try {
+        this.#gather(cow, expected[index]!, expected[index + 1]!);
+      } catch (error) {
+        // The write itself may never come; if it does, it finds the same.
+        if (!(error instanceof DeviceError)) throw error;
+      }
+    }
   }
 
   #isHole(unit: number, count: number): boolean {

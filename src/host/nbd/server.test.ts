@@ -220,3 +220,52 @@ describe('an export', () => {
     await other.disconnect();
   });
 });
+
+describe('writes that come in together', () => {
+  /** Calls of the device under the cipher, in order. */
+  const calls: string[] = [];
+  const startListening = (options: { readOnly?: boolean } = {}) => {
+    calls.length = 0;
+    return start({
+      ...options,
+      wrap: (below) => {
+        const { write } = below;
+        Object.defineProperty(below, 'expectsWrites', { value: true });
+        below.expectWrite = (offset, length) => void calls.push(`expect ${offset} ${length}`);
+        below.write = (memory, at, offset, length) => {
+          calls.push(`write ${offset} ${length}`);
+          return write.call(below, memory, at, offset, length);
+        };
+        return below;
+      },
+    });
+  };
+  const header = (type: number, offset: number, length: number) => requestHeader(type, offset, length, 0, 1n);
+  const writing = (offset: number, length: number) =>
+    Buffer.concat([header(command.write, offset, length), Buffer.alloc(length)]);
+
+  it('are told to the device before the first is carried out, each once', async () => {
+    await startListening();
+    const client = await TestClient.connect(server.socketPath);
+    const flush = header(command.flush, 0, 0);
+    client.raw.send(writing(0, 4096), flush, writing(8192, 4096), writing(size, 4096), writing(4096, 4096));
+    client.raw.send(header(command.disconnect, 0, 0));
+    await client.raw.closed;
+    expect(calls).toEqual([
+      'expect 0 4096',
+      'expect 8192 4096',
+      'expect 4096 4096',
+      'write 0 4096',
+      'write 8192 4096',
+      'write 4096 4096',
+    ]);
+  });
+
+  it('are not when the client may not write', async () => {
+    await startListening({ readOnly: true });
+    const client = await TestClient.connect(server.socketPath);
+    expect((await client.write(0, Buffer.alloc(4096))).error).toBe(nbdError.EPERM);
+    await client.disconnect();
+    expect(calls).toEqual([]);
+  });
+});

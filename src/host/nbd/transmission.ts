@@ -59,6 +59,8 @@ export class Transmission {
   /** A write whose payload is still coming in, and how much of it is missing. */
   #incoming: Request | undefined;
   #missing = 0;
+  /** Requests not parsed yet whose writes the device has been told of. */
+  #lookedAt = 0;
   #inFlight = 0;
   #heldBytes = 0;
   #ending = false;
@@ -135,6 +137,8 @@ export class Transmission {
       wire.destroy();
       return true;
     }
+    if (this.#lookedAt > 0) this.#lookedAt--;
+    else if (this.#device.expectsWrites && !this.#description.readOnly) this.#lookAhead();
     wire.start = start + requestBytes;
     const request = newRequest(input, start);
     if (request.type === command.disconnect) {
@@ -155,6 +159,22 @@ export class Transmission {
       this.#carryOut(request);
     }
     return true;
+  }
+
+  /** Tells the device of the short writes that have come in. */
+  #lookAhead(): void {
+    const { start, end } = this.#wire;
+    const input = this.#input;
+    let requests = 0;
+    for (let at = start; end - at >= requestBytes && input.getUint32(at) === requestMagic; requests++) {
+      const { type, offset, length } = newRequest(input, at);
+      at += requestBytes;
+      if (type !== command.write) continue;
+      if (length <= writePieceBytes && offset + length <= this.#device.size) this.#device.expectWrite(offset, length);
+      at += length;
+    }
+    // The one that is being parsed is the first of them.
+    this.#lookedAt = requests - 1;
   }
 
   #carryOut(request: Request): void {
