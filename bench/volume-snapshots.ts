@@ -1,9 +1,10 @@
 // Measures what snapshots cost the volume they are taken of, and how soon a volume made from one is usable:
 //
-//     bin/coffer-node bench/volume-snapshots.ts [--seconds 3] [--rounds 3] [--size-mib 1024] [--json]
+//     bin/coffer-node bench/volume-snapshots.ts [--seconds 3] [--rounds 5] [--size-mib 1024] [--json]
 //
 // fio writes through NBD while a point in time is pending that nobody copies (every first write to a unit saves it: the
-// worst case), and while it is being copied to a block store. Ratios are of neighbours in time, and the median is taken.
+// worst case), and while it is being copied to a block store. Each is compared with normal writes just before it, and the
+// median of the ratios is taken.
 
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -29,7 +30,7 @@ export interface VolumeSnapshotsResults {
   readonly normalIops: number;
   readonly pendingIops: number;
   readonly copyingIops: number;
-  /** Medians of the rounds' ratios to the normal round before. */
+  /** Medians of the ratios to the normal writes just before. */
   readonly pendingRatio: number;
   readonly copyingRatio: number;
   /** The longest time that a write took, ms: the worst of all rounds. */
@@ -50,7 +51,7 @@ const mib = 1024 * 1024;
 const volumeId = 'vol-0be0c400000000001';
 
 export async function runVolumeSnapshotsBench(options: VolumeSnapshotsOptions = {}): Promise<VolumeSnapshotsResults> {
-  const { seconds = 3, rounds = 3, sizeMib = 1024, directory: parent = '/var/tmp', log = () => {} } = options;
+  const { seconds = 3, rounds = 5, sizeMib = 1024, directory: parent = '/var/tmp', log = () => {} } = options;
   const directory = mkdtempSync(join(parent, 'coffer-bench-'));
   const sizeBytes = sizeMib * mib;
   const quiet = { info: () => {}, warn: console.warn, error: console.error };
@@ -87,19 +88,27 @@ export async function runVolumeSnapshotsBench(options: VolumeSnapshotsOptions = 
       await mover.run({ ...job, parentSnapshotId: undefined }, new AbortController().signal);
     };
 
-    const all = { normal: [] as Fio[], pending: [] as Fio[], copying: [] as Fio[], markMs: [] as number[] };
+    const all = { normal: [] as Fio[], pending: [] as Beside[], copying: [] as Beside[], markMs: [] as number[] };
+    const normally = async () => {
+      const normal = await writes();
+      all.normal.push(normal);
+      return normal;
+    };
     for (let round = 0; round < rounds; round++) {
-      all.normal.push(await writes());
+      const beforePending = await normally();
       const idle = await mark();
-      all.pending.push(await writes());
+      const pending = { ...(await writes()), normal: beforePending };
+      all.pending.push(pending);
       removeCow(volumesDir, volumeId, idle.snapshotId);
+      const beforeCopying = await normally();
       const running = writes();
       await new Promise((resolve) => setTimeout(resolve, 300));
       const { snapshotId, ms } = await mark();
       all.markMs.push(ms);
       await Promise.all([copy(snapshotId), running]);
-      all.copying.push(await running);
-      log(`round ${round + 1} of ${rounds}: ${[all.normal, all.pending, all.copying].map(describe).join(', ')}`);
+      const copying = { ...(await running), normal: beforeCopying };
+      all.copying.push(copying);
+      log(`round ${round + 1} of ${rounds}: pending ${describe(pending)}; copying ${describe(copying)}`);
     }
 
     const { snapshotId: whole } = await mark();
@@ -128,7 +137,7 @@ export async function runVolumeSnapshotsBench(options: VolumeSnapshotsOptions = 
       await restored.release();
       rmSync(join(volumesDir, `${restoredId}.img`));
     }
-    const ratio = (some: readonly Fio[]) => median(some.map(({ iops }, round) => iops / all.normal[round]!.iops));
+    const ratio = (some: readonly Beside[]) => median(some.map(({ iops, normal }) => iops / normal.iops));
     return {
       normalIops: median(all.normal.map(({ iops }) => iops)),
       pendingIops: median(all.pending.map(({ iops }) => iops)),
@@ -155,6 +164,11 @@ interface Fio {
   readonly longestMs: number;
 }
 
+/** Writes beside a snapshot, and those just before. */
+interface Beside extends Fio {
+  readonly normal: Fio;
+}
+
 async function fio(socket: string, sizeMib: number, how: readonly string[]): Promise<Fio> {
   const args = ['--name=bench', '--ioengine=nbd', `--uri=nbd+unix:///?socket=${socket}`, `--size=${sizeMib}m`];
   const child = spawn('fio', [...args, '--output-format=json', ...how], { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -171,9 +185,8 @@ async function fio(socket: string, sizeMib: number, how: readonly string[]): Pro
   return { iops: write.iops, longestMs: write.clat_ns.max / 1e6 };
 }
 
-function describe(all: readonly Fio[]): string {
-  const { iops, longestMs } = all.at(-1)!;
-  return `${Math.round(iops)} IOPS (longest ${longestMs.toFixed(0)} ms)`;
+function describe({ iops, longestMs, normal }: Beside): string {
+  return `${Math.round(iops)} of ${Math.round(normal.iops)} IOPS (longest ${longestMs.toFixed(0)} ms)`;
 }
 
 const worst = (all: readonly Fio[]) => Math.max(...all.map(({ longestMs }) => longestMs));
@@ -186,7 +199,7 @@ if (process.argv[1] === import.meta.filename) {
   const { values } = parseArgs({
     options: {
       seconds: { type: 'string', default: '3' },
-      rounds: { type: 'string', default: '3' },
+      rounds: { type: 'string', default: '5' },
       'size-mib': { type: 'string', default: '1024' },
       json: { type: 'boolean', default: false },
     },
