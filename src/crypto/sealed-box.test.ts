@@ -1,8 +1,25 @@
-import { randomBytes } from 'node:crypto';
+import { createPrivateKey, randomBytes } from 'node:crypto';
 import { expect, test } from 'vitest';
 import { SealedBoxKey, sealFor } from './sealed-box.ts';
 
 const recipient = new SealedBoxKey();
+
+/** `count` bytes that count up from `first`. */
+const counting = (first: number, count: number) => Buffer.from(Array.from({ length: count }, (_, i) => first + i));
+
+// Computed by another implementation: X25519 and AES-GCM from Python's cryptography 48, HKDF from its hmac and hashlib. The
+// private keys are the bytes 1 to 32 for the recipient and 65 to 96 for the sender, and there is an é in the context.
+test('opens what another implementation sealed', () => {
+  const pkcs8 = Buffer.concat([Buffer.from('302e020100300506032b656e04220420', 'hex'), counting(1, 32)]);
+  const known = new SealedBoxKey(createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' }));
+  expect(known.publicKey.toString('hex')).toBe('07a37cbc142093c8b755dc1b10e86cb426374ad16aa853ed0bdfc0b2b86d1c7c');
+  const sealed = Buffer.from(
+    '0164b101b1d0be5a8704bd078f9895001fc03e8e9f9522f188dd128d9846d48466a66d9aa09c3908d77758762f9dff7fc5a6c8c6dee3aa1f62b5' +
+      '1ab7888d03de99a9df44fa0f7775e0c12a844ec5590806c202df74e2f1791b4937a0a0bcc469aa3f80fc0aa285fda5ddca32bbed083b9f',
+    'hex',
+  );
+  expect(known.open(sealed, 'snap-\u00e9')).toEqual(counting(0, 64));
+});
 
 test('gives back what was sealed, for any length', () => {
   for (const length of [0, 1, 64, 1000]) {

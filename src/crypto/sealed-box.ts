@@ -26,10 +26,10 @@ export class SealedBoxKey {
   /** Raw X25519 public key, 32 bytes. */
   readonly publicKey: Buffer;
 
-  constructor() {
-    const { privateKey, publicKey } = generateKeyPairSync('x25519');
+  /** Known-answer tests choose the private key; otherwise it is a new one. */
+  constructor(privateKey = generateKeyPairSync('x25519').privateKey) {
     this.#privateKey = privateKey;
-    this.publicKey = rawOf(publicKey);
+    this.publicKey = rawOf(createPublicKey(privateKey));
   }
 
   /**
