@@ -2,7 +2,7 @@ import type { GrantConstraints } from '@aws-sdk/client-kms';
 import { type Selectable, sql } from 'kysely';
 import type { Call } from '../aws/call.ts';
 import type { GrantStatement } from '../aws/service.ts';
-import type { Key } from './key-store.ts';
+import { isCurrent, type Key } from './key-store.ts';
 import { prepared } from './prepared.ts';
 import type { KmsTables } from './records.ts';
 
@@ -26,19 +26,45 @@ const grantsOfGrantee = prepared((db) =>
 /** A caller with more grants than this on one key is judged by some of them; the order is the database's. */
 const grantsConsideredMax = 50_000;
 
+/**
+ * What was looked up of a key's grants, by grantee. Making or ending a grant changes the key's revision, so that the key is
+ * read anew, and this goes with the one that was read before.
+ */
+const lookedUp = new WeakMap<Key, Map<string, readonly GrantStatement[]>>();
+/** Callers whose grants on one key are remembered, and grants of one caller: there may be 50,000. */
+const rememberedMax = 256;
+
 /** The grants on a key that give `operation` to the caller or its account. */
 export async function findGrants(call: Call, key: Key, operation: string): Promise<readonly GrantStatement[]> {
   const { arn, principalId, sessionIssuer, account } = call.principal;
-  const rows = await grantsOfGrantee(call.db, [
-    key.key_id,
-    key.region,
+  const grantees = [
     arn,
     principalId,
     sessionIssuer?.arn ?? arn,
     sessionIssuer?.principalId ?? principalId,
     `arn:aws:iam::${account}:root`,
-  ]);
-  return rows.filter((row) => row.operations.includes(`"${operation}"`)).map(grantStatement);
+  ];
+  const grants = await grantsTo(call, key, grantees);
+  return grants.filter(({ operations }) => operations.includes(operation));
+}
+
+async function grantsTo(call: Call, key: Key, grantees: readonly string[]): Promise<readonly GrantStatement[]> {
+  let remembered = lookedUp.get(key);
+  if (!remembered) {
+    remembered = new Map();
+    lookedUp.set(key, remembered);
+  }
+  const name = grantees.join(' ');
+  const known = remembered.get(name);
+  if (known) return known;
+  const rows = await grantsOfGrantee(call.db, [key.key_id, key.region, ...grantees]);
+  const grants = rows.map(grantStatement);
+  // A grant that was made or ended since the key was read may yet be undone.
+  if (grants.length <= rememberedMax && (await isCurrent(call.db, key))) {
+    if (remembered.size >= rememberedMax) remembered.clear();
+    remembered.set(name, grants);
+  }
+  return grants;
 }
 
 function grantStatement(row: Pick<GrantRow, 'grant_id' | 'grantee' | 'operations' | 'constraints'>): GrantStatement {

@@ -5,7 +5,7 @@ import type { Kysely } from 'kysely';
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { GrantRow } from './grant-lookup.ts';
-import type { Key } from './key-store.ts';
+import { type Key, newRevision } from './key-store.ts';
 import { grantPrincipal } from './principals.ts';
 import type { KmsTables } from './records.ts';
 
@@ -65,7 +65,7 @@ export async function insertGrant(call: Call, key: Key, row: GrantRow): Promise<
   // Grants are counted with the key: there may be too many to count them each time.
   const counted = await kms
     .updateTable('kms_keys')
-    .set((eb) => ({ grant_count: eb('grant_count', '+', 1) }))
+    .set((eb) => ({ grant_count: eb('grant_count', '+', 1), revision: newRevision() }))
     .where('key_id', '=', key.key_id)
     .where('region', '=', key.region)
     .where((eb) => eb.or([eb('grant_count', '<', grantsMax), eb('key_manager', '=', 'AWS')]))
@@ -80,7 +80,7 @@ export async function deleteGrant(call: Call, key: Key, grant: GrantRow): Promis
   await kms.deleteFrom('kms_grants').where('grant_id', '=', grant.grant_id).execute();
   await kms
     .updateTable('kms_keys')
-    .set((eb) => ({ grant_count: eb('grant_count', '-', 1) }))
+    .set((eb) => ({ grant_count: eb('grant_count', '-', 1), revision: newRevision() }))
     .where('key_id', '=', key.key_id)
     .where('region', '=', key.region)
     .execute();

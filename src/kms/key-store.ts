@@ -173,6 +173,12 @@ function expired(key: Key): Key {
 
 export { keyArn };
 
+/** Whether a key is still as it was read. */
+export async function isCurrent(db: AnyDatabase, key: Key): Promise<boolean> {
+  const [row] = await revisionById(db, [key.key_id, key.region]);
+  return row?.revision === key.revision;
+}
+
 /** Aliases under this prefix belong to AWS managed keys. */
 export const managedAliasPrefix = 'alias/aws/';
 
@@ -271,4 +277,5 @@ async function regionsOf(db: AnyDatabase, keyId: string): Promise<readonly strin
   return rows.map((row) => row.region);
 }
 
-const newRevision = () => randomInt(2 ** 48 - 1);
+/** Whoever has read a key at a revision knows all that is of it, its grants included, while that is its revision. */
+export const newRevision = () => randomInt(2 ** 48 - 1);
