@@ -11,14 +11,13 @@
  * A fresh 256-bit salt gives each message its own key, so that the number of messages under one material has no bound
  * that matters (GCM with random nonces under one key would: NIST SP 800-38D, section 8.3).
  */
-import { createCipheriv, createDecipheriv, hkdfSync } from 'node:crypto';
+import { hkdfSync } from 'node:crypto';
+import { nonceBytes, openGcm, sealGcm, tagBytes } from './gcm.ts';
 import { fillPublicRandom } from './random.ts';
 
 const version = 1;
 const idBytes = 16;
 const saltBytes = 32;
-const nonceBytes = 12;
-const tagBytes = 16;
 const materialAt = 1 + idBytes;
 const saltAt = materialAt + idBytes;
 const nonceAt = saltAt + saltBytes;
@@ -59,13 +58,13 @@ export function sealInto(
   plaintext: Uint8Array,
   context: EncryptionContext | undefined,
 ): void {
+  const bound = additionalData(blob, context);
   const messageKey = deriveMessageKey(material, blob);
-  const cipher = createCipheriv('aes-256-gcm', messageKey, blob.subarray(nonceAt, headerBytes));
-  messageKey.fill(0);
-  cipher.setAAD(additionalData(blob, context));
-  blob.set(cipher.update(plaintext), headerBytes);
-  cipher.final();
-  blob.set(cipher.getAuthTag(), headerBytes + plaintext.length);
+  try {
+    sealGcm(blob, headerBytes, messageKey, blob.subarray(nonceAt, headerBytes), plaintext, bound);
+  } finally {
+    messageKey.fill(0);
+  }
 }
 
 /** Who sealed a blob, or undefined when it is not one of ours. Says nothing yet about its being genuine. */
@@ -84,21 +83,14 @@ export function openEnvelope(
   blob: Uint8Array,
   context: EncryptionContext | undefined,
 ): Buffer | undefined {
-  const tagAt = blob.length - tagBytes;
+  const bound = additionalData(blob, context);
   const messageKey = deriveMessageKey(material, blob);
-  const decipher = createDecipheriv('aes-256-gcm', messageKey, blob.subarray(nonceAt, headerBytes), {
-    authTagLength: tagBytes,
-  });
-  messageKey.fill(0);
-  decipher.setAAD(additionalData(blob, context));
-  decipher.setAuthTag(blob.subarray(tagAt));
-  const plaintext = decipher.update(blob.subarray(headerBytes, tagAt));
   try {
-    decipher.final();
-    return plaintext;
+    return openGcm(blob, headerBytes, messageKey, blob.subarray(nonceAt, headerBytes), bound);
   } catch {
-    plaintext.fill(0);
     return undefined;
+  } finally {
+    messageKey.fill(0);
   }
 }
 

@@ -5,14 +5,14 @@
  *
  * Sealed form: version 1 (1 byte) | nonce (12) | ciphertext | tag (16); AES-256-GCM, the caller's additional data bound in.
  */
-import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } from 'node:crypto';
+import { createHmac, hkdfSync, randomBytes, randomFillSync } from 'node:crypto';
 import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs';
 import { writePrivateFile } from '../files/durable.ts';
+import { nonceBytes, openGcm, sealGcm, tagBytes } from './gcm.ts';
 
 const rootKeyBytes = 32;
 const version = 1;
-const nonceBytes = 12;
-const tagBytes = 16;
+const headerBytes = 1 + nonceBytes;
 
 export class RootKey {
   readonly #key: Buffer;
@@ -26,11 +26,11 @@ export class RootKey {
 
   /** Seals `plaintext` for `purpose`, bound to `additionalData`. The caller wipes the plaintext. */
   seal(purpose: string, plaintext: Uint8Array, additionalData: string): Buffer {
-    const nonce = randomBytes(nonceBytes);
-    const cipher = createCipheriv('aes-256-gcm', this.#purposeKey(purpose), nonce);
-    cipher.setAAD(Buffer.from(additionalData, 'utf8'));
-    const ciphertext = cipher.update(plaintext);
-    return Buffer.concat([Buffer.of(version), nonce, ciphertext, cipher.final(), cipher.getAuthTag()]);
+    const sealed = Buffer.allocUnsafe(headerBytes + plaintext.length + tagBytes);
+    sealed[0] = version;
+    const nonce = randomFillSync(sealed.subarray(1, headerBytes));
+    sealGcm(sealed, headerBytes, this.#purposeKey(purpose), nonce, plaintext, Buffer.from(additionalData, 'utf8'));
+    return sealed;
   }
 
   /**
@@ -38,21 +38,10 @@ export class RootKey {
    * @throws when purpose, additional data or a single bit differ
    */
   open(purpose: string, sealed: Uint8Array, additionalData: string): Buffer {
-    if (sealed.length < 1 + nonceBytes + tagBytes || sealed[0] !== version)
+    if (sealed.length < headerBytes + tagBytes || sealed[0] !== version)
       throw new Error('not a sealed value of version 1');
-    const nonce = sealed.subarray(1, 1 + nonceBytes);
-    const decipher = createDecipheriv('aes-256-gcm', this.#purposeKey(purpose), nonce, { authTagLength: tagBytes });
-    decipher.setAAD(Buffer.from(additionalData, 'utf8'));
-    decipher.setAuthTag(sealed.subarray(sealed.length - tagBytes));
-    const ciphertext = sealed.subarray(1 + nonceBytes, sealed.length - tagBytes);
-    const plaintext = decipher.update(ciphertext);
-    try {
-      decipher.final();
-    } catch (error) {
-      plaintext.fill(0);
-      throw error;
-    }
-    return plaintext;
+    const nonce = sealed.subarray(1, headerBytes);
+    return openGcm(sealed, headerBytes, this.#purposeKey(purpose), nonce, Buffer.from(additionalData, 'utf8'));
   }
 
   /** HMAC-SHA256 of `parts`, one after the other, under the key of `purpose`: names a secret without telling of it. */

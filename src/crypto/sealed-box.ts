@@ -6,20 +6,13 @@
  * Form: version 1 (1 byte) | ephemeral public key (32) | ciphertext | tag (16). The key serves one message, so the nonce is
  * constant.
  */
-import {
-  createCipheriv,
-  createDecipheriv,
-  createPublicKey,
-  diffieHellman,
-  generateKeyPairSync,
-  hkdfSync,
-  type KeyObject,
-} from 'node:crypto';
+import { createPublicKey, diffieHellman, generateKeyPairSync, hkdfSync, type KeyObject } from 'node:crypto';
+import { nonceBytes, openGcm, sealGcm, tagBytes } from './gcm.ts';
 
 const version = 1;
 const publicKeyBytes = 32;
-const tagBytes = 16;
-const nonce = Buffer.alloc(12);
+const headerBytes = 1 + publicKeyBytes;
+const nonce = Buffer.alloc(nonceBytes);
 
 export class SealedBoxKey {
   readonly #privateKey: KeyObject;
@@ -37,23 +30,13 @@ export class SealedBoxKey {
    * @throws when anything differs
    */
   open(sealed: Uint8Array, context: string): Buffer {
-    if (sealed.length < 1 + publicKeyBytes + tagBytes || sealed[0] !== version)
+    if (sealed.length < headerBytes + tagBytes || sealed[0] !== version)
       throw new Error('not a sealed box of version 1');
-    const ephemeral = sealed.subarray(1, 1 + publicKeyBytes);
+    const ephemeral = sealed.subarray(1, headerBytes);
     const shared = diffieHellman({ privateKey: this.#privateKey, publicKey: publicKeyOf(ephemeral) });
     const key = messageKey(shared, ephemeral, this.publicKey);
     try {
-      const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: tagBytes });
-      decipher.setAAD(Buffer.from(context, 'utf8'));
-      decipher.setAuthTag(sealed.subarray(sealed.length - tagBytes));
-      const plaintext = decipher.update(sealed.subarray(1 + publicKeyBytes, sealed.length - tagBytes));
-      try {
-        decipher.final();
-      } catch (error) {
-        plaintext.fill(0);
-        throw error;
-      }
-      return plaintext;
+      return openGcm(sealed, headerBytes, key, nonce, Buffer.from(context, 'utf8'));
     } finally {
       key.fill(0);
       shared.fill(0);
@@ -72,10 +55,11 @@ export function sealFor(publicKey: Uint8Array, plaintext: Uint8Array, context: s
   const ephemeralPublic = rawOf(ephemeral.publicKey);
   const key = messageKey(shared, ephemeralPublic, publicKey);
   try {
-    const cipher = createCipheriv('aes-256-gcm', key, nonce);
-    cipher.setAAD(Buffer.from(context, 'utf8'));
-    const ciphertext = cipher.update(plaintext);
-    return Buffer.concat([Buffer.of(version), ephemeralPublic, ciphertext, cipher.final(), cipher.getAuthTag()]);
+    const sealed = Buffer.allocUnsafe(headerBytes + plaintext.length + tagBytes);
+    sealed[0] = version;
+    sealed.set(ephemeralPublic, 1);
+    sealGcm(sealed, headerBytes, key, nonce, plaintext, Buffer.from(context, 'utf8'));
+    return sealed;
   } finally {
     key.fill(0);
     shared.fill(0);
