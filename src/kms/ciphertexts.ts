@@ -28,9 +28,7 @@ const encrypt = (store: KeyStore) =>
   keyOperation<EncryptRequest, EncryptResponse>(store, {
     name: 'Encrypt',
     effect: 'reads',
-    aliases: true,
-    otherAccounts: true,
-    grantTokens: true,
+    usesKey: true,
     input: structure({
       KeyId: required(keyIdText),
       Plaintext: required(blob({ min: 1, max: 4096 })),

@@ -31,9 +31,7 @@ const members: Readonly<Record<string, Constraint>> = {
 const common = {
   effect: 'waits',
   readOnly: true,
-  aliases: true,
-  otherAccounts: true,
-  grantTokens: true,
+  usesKey: true,
   conditions,
   parameters: ['KeyId', 'EncryptionContext', 'KeyPairSpec', 'DryRun'],
   additional: ({ KeyMaterialId }: GenerateDataKeyPairWithoutPlaintextResponse) => ({ keyMaterialId: KeyMaterialId }),

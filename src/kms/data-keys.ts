@@ -50,9 +50,7 @@ const dataKeyMembers: Readonly<Record<string, Constraint>> = {
 /** What both operations share. */
 const common = {
   effect: 'reads',
-  aliases: true,
-  otherAccounts: true,
-  grantTokens: true,
+  usesKey: true,
   conditions,
   parameters: ['KeyId', 'EncryptionContext', 'NumberOfBytes', 'KeySpec', 'DryRun'],
   additional: ({ KeyMaterialId }: GenerateDataKeyWithoutPlaintextResponse) => ({ keyMaterialId: KeyMaterialId }),

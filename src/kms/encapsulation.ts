@@ -13,8 +13,7 @@ import { blob, boolean, type Constraint, oneOf, required, structure } from '../a
 import type { Conditions } from './access.ts';
 import { grantTokenList, keyIdText } from './constraints.ts';
 import { keyOperation, stopIfDryRun } from './key-operation.ts';
-import { algorithmsOf } from './key-specs.ts';
-import { requireAlgorithm, requireEnabled, requireUsage } from './key-states.ts';
+import { requireAlgorithm, requireEnabled } from './key-states.ts';
 import type { Key, KeyStore } from './key-store.ts';
 
 /** Bytes of an encapsulated secret. Source: FIPS 203, table 3. */
@@ -34,9 +33,7 @@ export const encapsulationOperations = (store: KeyStore) => [
   keyOperation<EncapsulateRequest, EncapsulateResponse>(store, {
     name: 'Encapsulate',
     effect: 'reads',
-    aliases: true,
-    otherAccounts: true,
-    grantTokens: true,
+    usesKey: true,
     input: structure(members),
     conditions,
     parameters: recorded,
@@ -56,9 +53,7 @@ export const encapsulationOperations = (store: KeyStore) => [
   keyOperation<DecapsulateRequest, DecapsulateResponse>(store, {
     name: 'Decapsulate',
     effect: 'reads',
-    aliases: true,
-    otherAccounts: true,
-    grantTokens: true,
+    usesKey: true,
     input: structure({ ...members, SharedSecretCiphertextBlob: required(blob({ min: 1, max: 6144 })) }),
     conditions,
     parameters: recorded,
@@ -82,7 +77,5 @@ function conditions(_call: Call, input: EncapsulationInput): Conditions {
 
 function checkKey(key: Key, input: EncapsulationInput, operationName: string): void {
   requireEnabled(key);
-  requireUsage(key, 'ENCAPSULATE_DECAPSULATE', operationName);
-  const { EncapsulationAlgorithms } = algorithmsOf(key.key_spec, key.key_usage);
-  requireAlgorithm(key, input.EncapsulationAlgorithm!, EncapsulationAlgorithms);
+  requireAlgorithm(key, 'ENCAPSULATE_DECAPSULATE', operationName, input.EncapsulationAlgorithm!);
 }

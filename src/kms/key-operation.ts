@@ -20,12 +20,10 @@ interface KeyOperation<Input extends KeyInput, Output> {
   /** CloudTrail's `readOnly`. Default: effect is `reads`. */
   readonly readOnly?: boolean;
   readonly input: Constraint;
-  /** Whether `KeyId` may be an alias. Default false. */
-  readonly aliases?: boolean;
-  /** Whether it works on keys of other accounts, named by their ARNs. Default false. */
+  /** It uses the key: `KeyId` may be an alias too, and the request may carry grant tokens. Default false. */
+  readonly usesKey?: boolean;
+  /** Whether it works on keys of other accounts, named by their ARNs. Default: whatever uses keys does. */
   readonly otherAccounts?: boolean;
-  /** Whether the request may carry grant tokens. Default false. */
-  readonly grantTokens?: boolean;
   /** It changes the key, which nobody may do to an AWS managed one. Default false. */
   readonly changesKey?: boolean;
   /** What must hold of the input beyond its constraints. */
@@ -44,6 +42,7 @@ export function keyOperation<Input extends KeyInput, Output>(
   definition: KeyOperation<Input, Output>,
 ): Operation<Input, Output, KeySubject> {
   const { name, effect, changesKey, conditions, handle } = definition;
+  const { usesKey = false, otherAccounts = usesKey } = definition;
   const readOnly = definition.readOnly ?? effect === 'reads';
   return operation<Input, Output, KeySubject>({
     name,
@@ -52,9 +51,8 @@ export function keyOperation<Input extends KeyInput, Output>(
     resolve(call, input) {
       validate(input, definition.input);
       definition.check?.(input);
-      if (definition.grantTokens) checkGrantTokens(call, store, input.GrantTokens);
-      const { aliases = false, otherAccounts = false } = definition;
-      return findKey(call, store, input.KeyId!, { aliases, otherAccounts });
+      if (usesKey) checkGrantTokens(call, store, input.GrantTokens);
+      return findKey(call, store, input.KeyId!, { aliases: usesKey, otherAccounts });
     },
     access: (call, input, subject) => [keyAccess(call, subject, name, conditions?.(call, input))],
     handle(call, input, subject) {

@@ -1,5 +1,6 @@
 import type { KeyUsageType } from '@aws-sdk/client-kms';
 import { AwsError } from '../aws/errors.ts';
+import { algorithmsOf } from './key-specs.ts';
 import type { Key } from './key-store.ts';
 
 /**
@@ -53,7 +54,7 @@ const notMultiRegionPrimary = ({ arn }: Key) =>
   new AwsError('UnsupportedOperationException', `${arn} is not a multi-region primary key.`);
 
 /** @throws {AwsError} InvalidKeyUsageException unless the key is for `usage` */
-export function requireUsage(key: Key, usage: KeyUsageType, operation: string): void {
+function requireUsage(key: Key, usage: KeyUsageType, operation: string): void {
   if (key.key_usage !== usage)
     throw new AwsError(
       'InvalidKeyUsageException',
@@ -61,9 +62,11 @@ export function requireUsage(key: Key, usage: KeyUsageType, operation: string): 
     );
 }
 
-/** @throws {AwsError} InvalidKeyUsageException unless `algorithms`, those of the key, have this one */
-export function requireAlgorithm(key: Key, algorithm: string, algorithms: readonly string[] | undefined): void {
-  if (!algorithms?.includes(algorithm))
+/** @throws {AwsError} InvalidKeyUsageException unless the key is for `usage`, and its spec has the algorithm */
+export function requireAlgorithm(key: Key, usage: KeyUsageType, operation: string, algorithm: string): void {
+  requireUsage(key, usage, operation);
+  const [algorithms] = Object.values<readonly string[]>(algorithmsOf(key.key_spec, usage));
+  if (!algorithms!.includes(algorithm))
     throw new AwsError(
       'InvalidKeyUsageException',
       `Algorithm ${algorithm} is incompatible with key spec ${key.key_spec}.`,

@@ -26,9 +26,7 @@ export const keyOperations = (store: KeyStore) => [
   keyOperation<DescribeKeyRequest, DescribeKeyResponse>(store, {
     name: 'DescribeKey',
     effect: 'reads',
-    aliases: true,
-    otherAccounts: true,
-    grantTokens: true,
+    usesKey: true,
     input: structure({ KeyId: required(keyIdText), GrantTokens: grantTokenList }),
     parameters: ['KeyId'],
     handle: (_call, _input, key) => ({ KeyMetadata: keyMetadata(key) }),

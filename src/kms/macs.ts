@@ -12,8 +12,7 @@ import { blob, boolean, type Constraint, oneOf, required, structure } from '../a
 import type { Conditions } from './access.ts';
 import { grantTokenList, keyIdText } from './constraints.ts';
 import { keyOperation, stopIfDryRun } from './key-operation.ts';
-import { algorithmsOf } from './key-specs.ts';
-import { requireAlgorithm, requireEnabled, requireUsage } from './key-states.ts';
+import { requireAlgorithm, requireEnabled } from './key-states.ts';
 import type { Key, KeyStore } from './key-store.ts';
 
 const members: Readonly<Record<string, Constraint>> = {
@@ -38,9 +37,7 @@ export const macOperations = (store: KeyStore) => [
   keyOperation<GenerateMacRequest, GenerateMacResponse>(store, {
     name: 'GenerateMac',
     effect: 'reads',
-    aliases: true,
-    otherAccounts: true,
-    grantTokens: true,
+    usesKey: true,
     input: structure(members),
     conditions,
     parameters: recorded,
@@ -52,9 +49,7 @@ export const macOperations = (store: KeyStore) => [
   keyOperation<VerifyMacRequest, VerifyMacResponse>(store, {
     name: 'VerifyMac',
     effect: 'reads',
-    aliases: true,
-    otherAccounts: true,
-    grantTokens: true,
+    usesKey: true,
     input: structure({ ...members, Mac: required(blob({ min: 1, max: 6144 })) }),
     conditions,
     parameters: recorded,
@@ -73,8 +68,7 @@ const conditions = (_call: Call, input: MacInput): Conditions => ({ 'kms:MacAlgo
 async function macOf(call: Call, store: KeyStore, key: Key, input: MacInput, operationName: string): Promise<Buffer> {
   const algorithm = input.MacAlgorithm!;
   requireEnabled(key);
-  requireUsage(key, 'GENERATE_VERIFY_MAC', operationName);
-  requireAlgorithm(key, algorithm, algorithmsOf(key.key_spec, key.key_usage).MacAlgorithms);
+  requireAlgorithm(key, 'GENERATE_VERIFY_MAC', operationName, algorithm);
   stopIfDryRun(input);
   const mac = await store.withMaterial(call.db, key, key.material_id!, (material) =>
     createHmac(hashes[algorithm], material).update(input.Message!).digest(),

@@ -19,9 +19,7 @@ const getPublicKey = (store: KeyStore) =>
   keyOperation<GetPublicKeyRequest, GetPublicKeyResponse>(store, {
     name: 'GetPublicKey',
     effect: 'reads',
-    aliases: true,
-    otherAccounts: true,
-    grantTokens: true,
+    usesKey: true,
     input: structure({ KeyId: required(keyIdText), GrantTokens: grantTokenList }),
     parameters: ['KeyId'],
     async handle(call, _input, key) {

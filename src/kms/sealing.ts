@@ -4,8 +4,7 @@ import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
 import { type EncryptionContext, sealEnvelope } from '../crypto/envelope.ts';
 import { type Conditions, contextConditions } from './access.ts';
-import { algorithmsOf } from './key-specs.ts';
-import { requireAlgorithm, requireUsage } from './key-states.ts';
+import { requireAlgorithm } from './key-states.ts';
 import type { Key, KeyStore } from './key-store.ts';
 import { checkOaepLength, sealOaep } from './rsa-encryption.ts';
 
@@ -45,8 +44,7 @@ export function checkAlgorithm(
   algorithm: EncryptionAlgorithmSpec,
   context: EncryptionContext | undefined,
 ): void {
-  requireUsage(key, 'ENCRYPT_DECRYPT', operationName);
-  requireAlgorithm(key, algorithm, algorithmsOf(key.key_spec, key.key_usage).EncryptionAlgorithms);
+  requireAlgorithm(key, 'ENCRYPT_DECRYPT', operationName, algorithm);
   if (algorithm !== symmetric && context && Object.keys(context).length > 0)
     throw new AwsError(
       'ValidationException',

@@ -10,8 +10,8 @@ import { grantTokenList, keyIdText } from './constraints.ts';
 import { recipient, refuseRecipient } from './data-keys.ts';
 import { laterAnswer } from './elsewhere.ts';
 import { keyOperation, stopIfDryRun } from './key-operation.ts';
-import { algorithmsOf, curveOf } from './key-specs.ts';
-import { requireAlgorithm, requireEnabled, requireUsage } from './key-states.ts';
+import { curveOf } from './key-specs.ts';
+import { requireAlgorithm, requireEnabled } from './key-states.ts';
 import type { Key, KeyStore } from './key-store.ts';
 
 export const sharedSecretOperations = (store: KeyStore) => [deriveSharedSecret(store)];
@@ -20,9 +20,7 @@ const deriveSharedSecret = (store: KeyStore) =>
   keyOperation<DeriveSharedSecretRequest, DeriveSharedSecretResponse>(store, {
     name: 'DeriveSharedSecret',
     effect: 'reads',
-    aliases: true,
-    otherAccounts: true,
-    grantTokens: true,
+    usesKey: true,
     input: structure({
       KeyId: required(keyIdText),
       KeyAgreementAlgorithm: required(oneOf(Object.values(KeyAgreementAlgorithmSpec))),
@@ -37,8 +35,7 @@ const deriveSharedSecret = (store: KeyStore) =>
     async handle(call, input, key) {
       const algorithm = input.KeyAgreementAlgorithm!;
       requireEnabled(key);
-      requireUsage(key, 'KEY_AGREEMENT', 'DeriveSharedSecret');
-      requireAlgorithm(key, algorithm, algorithmsOf(key.key_spec, key.key_usage).KeyAgreementAlgorithms);
+      requireAlgorithm(key, 'KEY_AGREEMENT', 'DeriveSharedSecret', algorithm);
       const publicKey = readPeerKey(input.PublicKey!, key);
       stopIfDryRun(input);
       const answer = (SharedSecret: Buffer) => ({

@@ -13,8 +13,7 @@ import type { Conditions } from './access.ts';
 import { grantTokenList, keyIdText } from './constraints.ts';
 import { laterAnswer } from './elsewhere.ts';
 import { keyOperation, stopIfDryRun } from './key-operation.ts';
-import { algorithmsOf } from './key-specs.ts';
-import { requireAlgorithm, requireEnabled, requireUsage } from './key-states.ts';
+import { requireAlgorithm, requireEnabled } from './key-states.ts';
 import type { Key, KeyStore } from './key-store.ts';
 import {
   checkMessage,
@@ -44,9 +43,7 @@ const sign = (store: KeyStore) =>
   keyOperation<SignRequest, SignResponse>(store, {
     name: 'Sign',
     effect: 'reads',
-    aliases: true,
-    otherAccounts: true,
-    grantTokens: true,
+    usesKey: true,
     input: structure(members),
     conditions,
     parameters: recorded,
@@ -67,9 +64,7 @@ const verify = (store: KeyStore) =>
   keyOperation<VerifyRequest, VerifyResponse>(store, {
     name: 'Verify',
     effect: 'reads',
-    aliases: true,
-    otherAccounts: true,
-    grantTokens: true,
+    usesKey: true,
     input: structure({ ...members, Signature: required(blob({ min: 1, max: 6144 })) }),
     conditions,
     parameters: recorded,
@@ -92,8 +87,7 @@ const verify = (store: KeyStore) =>
 function planOf(key: Key, input: SigningInput, operationName: string): SigningPlan {
   const algorithm = input.SigningAlgorithm!;
   requireEnabled(key);
-  requireUsage(key, 'SIGN_VERIFY', operationName);
-  requireAlgorithm(key, algorithm, algorithmsOf(key.key_spec, key.key_usage).SigningAlgorithms);
+  requireAlgorithm(key, 'SIGN_VERIFY', operationName, algorithm);
   const plan = { spec: key.key_spec, algorithm, messageType: input.MessageType ?? 'RAW' };
   checkMessage(plan, input.Message!);
   return plan;
