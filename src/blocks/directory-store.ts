@@ -5,7 +5,7 @@
 // than a sync for each block, and a manifest is written after it.
 
 import { randomUUID } from 'node:crypto';
-import fs, { constants, mkdirSync, openSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import fs, { constants, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { syncDirectory, writePrivateFile } from '../files/durable.ts';
 import { alignedBuffer } from './aligned.ts';
@@ -31,7 +31,7 @@ import {
 } from './block-files.ts';
 import { BlockReader } from './block-reader.ts';
 import { BlockWriter } from './block-writer.ts';
-import { libc } from './libc.ts';
+import { DirectorySync } from './directory-sync.ts';
 import { type BlockName, type BlockStore, blockBytes, isSnapshotId, NoStoreError, StoreError } from './store.ts';
 import {
   blockPath,
@@ -50,6 +50,7 @@ const deletersMax = 8;
 const storeFile = 'store.json';
 /** A temporary file of this age is what a crash left. */
 const leftoverAgeMs = 60 * 60 * 1000;
+
 /**
  * Opens the store in a directory, and makes it there when `create` says so. Throws StoreError `Unavailable` when there is
  * none, `Corrupt` when its store.json is damaged.
@@ -69,15 +70,13 @@ class DirectoryStore implements BlockStore {
   readonly location: string;
   readonly #reader = new BlockReader();
   readonly #writer: BlockWriter;
-  /** Errors of writing back are reported once to each descriptor: this one is open from before the first write. */
-  #directory: number | undefined;
-  #sync: { readonly running: Promise<void>; next?: Promise<void> } | undefined;
+  readonly #sync: DirectorySync;
 
   constructor(location: string, id: string) {
     this.location = location;
     this.id = id;
     this.#writer = new BlockWriter(join(location, 'tmp'));
-    this.#directory = openSync(location, constants.O_RDONLY | constants.O_DIRECTORY);
+    this.#sync = new DirectorySync(location);
   }
 
   async getBlock(name: BlockName, sha256: Uint8Array, bytes: Buffer, signal?: AbortSignal): Promise<void> {
@@ -254,14 +253,8 @@ class DirectoryStore implements BlockStore {
     yield* this.#listIds('freeing', '', signal);
   }
 
-  /** One at a time; whoever asks while one runs gets the next, which covers what was written meanwhile. */
   sync(): Promise<void> {
-    if (!this.#sync) return this.#startSync();
-    const { running } = this.#sync;
-    return (this.#sync.next ??= running.then(
-      () => this.#startSync(),
-      () => this.#startSync(),
-    ));
+    return this.#sync.sync();
   }
 
   async syncBlocks(names: readonly BlockName[]): Promise<void> {
@@ -278,31 +271,7 @@ class DirectoryStore implements BlockStore {
   }
 
   close(): void {
-    const directory = this.#directory;
-    this.#directory = undefined;
-    if (directory === undefined) return;
-    const closeIt = () => fs.closeSync(directory);
-    if (this.#sync) (this.#sync.next ?? this.#sync.running).then(closeIt, closeIt);
-    else closeIt();
-  }
-
-  #startSync(): Promise<void> {
-    const directory = this.#directory;
-    if (directory === undefined) {
-      this.#sync = undefined;
-      return Promise.reject(new StoreError('Unavailable', 'the block store is closed', { detail: this.location }));
-    }
-    const running = libc()
-      .syncfs(directory)
-      .then((result) => {
-        if (result < 0) throw syncFailed(this.location, -result);
-      })
-      .finally(() => {
-        // A next one that is waited for takes the place by itself.
-        if (this.#sync?.running === running && !this.#sync.next) this.#sync = undefined;
-      });
-    this.#sync = { running };
-    return running;
+    this.#sync.close();
   }
 
   async #copyBytes(from: BlockName, to: BlockName, signal?: AbortSignal): Promise<void> {
@@ -425,12 +394,4 @@ function removeLeftovers(directory: string): void {
     const leftAt = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? now;
     if (now - leftAt > leftoverAgeMs) rmSync(path, { force: true });
   }
-}
-
-function syncFailed(location: string, errno: number): StoreError {
-  const [enospc, edquot] = [28, 122];
-  const code = errno === enospc || errno === edquot ? 'Full' : 'Unavailable';
-  return new StoreError(code, `the block store could not be synced: syncfs failed with errno ${errno}`, {
-    detail: location,
-  });
 }
