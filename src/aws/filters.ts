@@ -73,6 +73,11 @@ export function matchesFilter(filter: Filter, value: string): boolean {
   );
 }
 
+/** The values of a filter that have no wildcards. */
+export function literalsOf(filter: Filter): string[] {
+  return filter.values.flatMap(({ literal }) => (literal === undefined ? [] : [literal]));
+}
+
 /** Matches `*`, `?` and `\` escapes, in time proportional to the lengths' product at worst. */
 export function matchesPattern(pattern: string, value: string): boolean {
   let p = 0;

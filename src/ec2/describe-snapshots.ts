@@ -3,7 +3,7 @@ import { DescribeSnapshots$, type DescribeSnapshotsRequest, type DescribeSnapsho
 import { type SqlBool, sql } from 'kysely';
 import type { Call } from '../aws/call.ts';
 import { AwsError } from '../aws/errors.ts';
-import { type Filter, matchesFilter, parseFilters } from '../aws/filters.ts';
+import { type Filter, literalsOf, matchesFilter, parseFilters } from '../aws/filters.ts';
 import { pageSize, pageStart, pageToken } from '../aws/pagination.ts';
 import { type AccessRequest, operation } from '../aws/service.ts';
 import { allow } from './access.ts';
@@ -13,7 +13,7 @@ import { tables } from './records.ts';
 import type { SnapshotRow } from './snapshot-records.ts';
 import { everybody } from './snapshot-store.ts';
 import { snapshotViews } from './snapshot-view.ts';
-import { always, type Condition, flagText, never, numberText, textMatches, timeText } from './sql-text.ts';
+import { always, type Condition, flagText, never, numberText, tagMatches, textMatches, timeText } from './sql-text.ts';
 import { filterSet, items } from './trail.ts';
 
 const snapshotIdsMax = 1000;
@@ -112,7 +112,7 @@ interface Candidates {
 function narrowest(ids: readonly string[], parsed: readonly Filter[]): Candidates {
   if (ids.length > 0) return { isFew: true, ids };
   for (const filter of parsed) {
-    const literals = filter.values.flatMap(({ literal }) => (literal === undefined ? [] : [literal]));
+    const literals = literalsOf(filter);
     if (literals.length < filter.values.length) continue;
     if (filter.name === 'snapshot-id') return { isFew: true, ids: literals };
     if (filter.name === 'volume-id') return { isFew: true, volumeIds: literals };
@@ -180,12 +180,7 @@ async function page(
 }
 
 function conditionOf(call: Call, filter: Filter): Condition {
-  const tag =
-    filter.name === 'tag-key'
-      ? textMatches(filter, sql.ref('t.key'))
-      : filter.name.startsWith('tag:')
-        ? sql<SqlBool>`t.key = ${filter.name.slice(4)} and ${textMatches(filter, sql.ref('t.value'))}`
-        : undefined;
+  const tag = tagMatches(filter);
   if (!tag) return filters[filter.name]!(filter);
   return sql<SqlBool>`exists (select 1 from ec2_tags t where t.resource_id = ec2_snapshots.snapshot_id
     and t.account = ${call.account} and ${tag})`;

@@ -2,7 +2,7 @@
 import { DescribeVolumes$, type DescribeVolumesRequest, type DescribeVolumesResult } from '@aws-sdk/client-ec2';
 import { type SqlBool, sql } from 'kysely';
 import type { Call } from '../aws/call.ts';
-import { type Filter, matchesFilter } from '../aws/filters.ts';
+import { type Filter, literalsOf, matchesFilter } from '../aws/filters.ts';
 import { pageToken } from '../aws/pagination.ts';
 import { type AccessRequest, operation } from '../aws/service.ts';
 import { allow } from './access.ts';
@@ -18,6 +18,7 @@ import {
   flagText,
   never,
   numberText,
+  tagMatches,
   textMatches,
   timeText,
 } from './sql-text.ts';
@@ -150,12 +151,12 @@ async function page(
  */
 async function narrowed(call: Call, filters: readonly Filter[]): Promise<readonly string[] | undefined> {
   for (const filter of filters) {
-    const literals = filter.values.flatMap(({ literal }) => (literal === undefined ? [] : [literal]));
+    const literals = literalsOf(filter);
     if (filter.name === 'volume-id' && literals.length === filter.values.length) return literals;
-    const inner = tagCondition(filter) ?? attachmentCondition(filter);
+    const inner = tagMatches(filter) ?? attachmentCondition(filter);
     if (!inner) continue;
-    const table = tagCondition(filter) ? sql`ec2_tags t` : sql`ec2_attachments a`;
-    const id = tagCondition(filter) ? sql.ref('t.resource_id') : sql.ref('a.volume_id');
+    const table = tagMatches(filter) ? sql`ec2_tags t` : sql`ec2_attachments a`;
+    const id = tagMatches(filter) ? sql.ref('t.resource_id') : sql.ref('a.volume_id');
     const { rows } = await sql<{ id: string }>`select distinct ${id} as id from ${table}
       where account = ${call.account} and region = ${call.region} and ${inner} limit ${candidatesMax + 1}`.execute(
       tables(call),
@@ -173,7 +174,7 @@ function condition(call: Call, filter: Filter): Condition {
   }
   const ofAttachment = attachmentCondition(filter);
   if (ofAttachment) return ofAttachments(ofAttachment);
-  const ofTag = tagCondition(filter);
+  const ofTag = tagMatches(filter);
   if (ofTag) return ofTags(ofTag);
   switch (name) {
     case 'create-time':
@@ -198,13 +199,6 @@ function attachmentCondition(filter: Filter): Condition | undefined {
   if (filter.name === 'attachment.attach-time') return textMatches(filter, timeText(sql.ref('a.attached_at')));
   const column = attachmentColumns[filter.name as keyof typeof attachmentColumns];
   return column && textMatches(filter, textOf(filter.name, sql.ref(`a.${column}`)));
-}
-
-/** A filter on tags as a condition on `ec2_tags t`. */
-function tagCondition(filter: Filter): Condition | undefined {
-  if (filter.name === 'tag-key') return textMatches(filter, sql.ref('t.key'));
-  if (!filter.name.startsWith('tag:')) return undefined;
-  return sql<SqlBool>`t.key = ${filter.name.slice(4)} and ${textMatches(filter, sql.ref('t.value'))}`;
 }
 
 // Asked of each volume by itself, so that a page costs what the volumes cost that it looks at.

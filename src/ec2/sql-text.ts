@@ -3,7 +3,7 @@
  * that another database needs another version of this file only.
  */
 import { type RawBuilder, type SqlBool, sql } from 'kysely';
-import type { Filter } from '../aws/filters.ts';
+import { type Filter, literalsOf } from '../aws/filters.ts';
 
 export type Condition = RawBuilder<SqlBool>;
 export type Expression = RawBuilder<unknown>;
@@ -19,13 +19,20 @@ const textLengthMax = 2000;
 
 /** Whether the text is one of the filter's values, wildcards included; case counts. */
 export function textMatches(filter: Filter, text: Expression): Condition {
-  const literals = filter.values.flatMap(({ literal }) => (literal === undefined ? [] : [literal]));
+  const literals = literalsOf(filter);
   const patterns = filter.values.filter(
     ({ text, literal }) => literal === undefined && leastLength(text) <= textLengthMax,
   );
   const parts = patterns.map((value) => sql<SqlBool>`${text} glob ${globPattern(value.text)}`);
   if (literals.length > 0) parts.push(sql<SqlBool>`${text} in (${sql.join(literals)})`);
   return anyOf(parts);
+}
+
+/** A filter on tags as a condition on `ec2_tags t`; undefined for another. */
+export function tagMatches(filter: Filter): Condition | undefined {
+  if (filter.name === 'tag-key') return textMatches(filter, sql.ref('t.key'));
+  if (!filter.name.startsWith('tag:')) return undefined;
+  return sql<SqlBool>`t.key = ${filter.name.slice(4)} and ${textMatches(filter, sql.ref('t.value'))}`;
 }
 
 /** The length of the shortest text that a pattern matches. */
