@@ -181,7 +181,7 @@ describe('a block store that is not there', () => {
 
     rmSync(host.storeLocation, { recursive: true });
     renameSync(away, host.storeLocation);
-    await host.reports('copy', { state: 'done' }, 20_000);
+    await host.reports('copy', { state: 'done' });
     expect(host.controlPlane.last.blockStoreId).toBe(blockStoreId);
   });
 

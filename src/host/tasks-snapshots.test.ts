@@ -347,7 +347,7 @@ describe('a volume from a snapshot', () => {
     await host.reports('create 2', { marked: true });
     const then = Buffer.from(model);
     await write(again, 30 * blockBytes, 4096);
-    await host.reports('create 2', { state: 'done' }, 20_000);
+    await host.reports('create 2', { state: 'done' });
     await expectSnapshot(2, then);
     await again.close();
   });
@@ -373,12 +373,12 @@ describe('a volume from a snapshot', () => {
       hasImage: false,
       source: { snapshotId: snapshotId(1), sizeBytes },
     });
-    const { error, final } = await host.reports('initialize', { state: 'failed' }, 15_000);
+    const { error, final } = await host.reports('initialize', { state: 'failed' });
     expect(error).toContain(snapshotId(1));
     expect(error).toMatch(/\b4\b/);
     expect(final).toBeUndefined();
     await store.putBlock(damaged, bytes);
-    await host.reports('initialize', { state: 'done' }, 20_000);
+    await host.reports('initialize', { state: 'done' });
   });
 });
 
