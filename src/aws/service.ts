@@ -171,6 +171,9 @@ export interface Service {
   readonly housekeeping?: (call: Call) => Promise<void>;
 }
 
+/** What services tell each other: no one else may ask, it takes nobody's leave, and the trail has nothing of it. */
+export const betweenServices = { audience: 'service', recorded: false, access: () => [] } as const;
+
 /** Defines an operation; exists so that input, output and subject are inferred from the functions given. */
 export function operation<Input, Output, Subject = undefined>(
   definition: Operation<Input, Output, Subject>,

@@ -2,7 +2,7 @@
 import type { DecryptResponse } from '@aws-sdk/client-kms';
 import type { DirectAccess } from '../aws/direct-snapshots.ts';
 import { AwsError } from '../aws/errors.ts';
-import { operation } from '../aws/service.ts';
+import { betweenServices, operation } from '../aws/service.ts';
 import { checkSnapshotId, incorrectState } from './errors.ts';
 import { encryptionContext, isKeyError, keyError } from './keys.ts';
 import { dataKeyOf } from './restores.ts';
@@ -17,9 +17,7 @@ import { anyHost } from './task-store.ts';
 export const openDirectSnapshot = operation<{ readonly SnapshotId: string; readonly WithKey: boolean }, DirectAccess>({
   name: 'OpenDirectSnapshot',
   effect: 'reads',
-  audience: 'service',
-  recorded: false,
-  access: () => [],
+  ...betweenServices,
   async handle(call, input) {
     const snapshot = await findUsableSnapshot(call, checkSnapshotId(input.SnapshotId));
     // It may have failed since it was looked up: without its data key blocks would be stored as they are.

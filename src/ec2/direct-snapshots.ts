@@ -8,7 +8,7 @@ import type { Call } from '../aws/call.ts';
 import type { DirectSnapshot } from '../aws/direct-snapshots.ts';
 import { AwsError } from '../aws/errors.ts';
 import type { SnapshotOutcome } from '../aws/host-protocol.ts';
-import { operation } from '../aws/service.ts';
+import { betweenServices, operation } from '../aws/service.ts';
 import { validateTags } from '../aws/tags.ts';
 import { checkSnapshotId, incorrectState } from './errors.ts';
 import { encryptionContext, newDataKey, rewrapDataKey } from './keys.ts';
@@ -82,9 +82,7 @@ export interface BeginDirectSnapshotRequest {
 export const beginDirectSnapshot = operation<BeginDirectSnapshotRequest, DirectSnapshot>({
   name: 'BeginDirectSnapshot',
   effect: 'writes',
-  audience: 'service',
-  recorded: false,
-  access: () => [],
+  ...betweenServices,
   async handle(call, input) {
     const description = checkDescription(input.Description);
     const tags = validateTags(input.Tags ?? []);
@@ -178,9 +176,7 @@ async function keyOfNew(call: Call, input: BeginDirectSnapshotRequest, snapshotI
 export const getDirectSnapshot = operation<{ readonly SnapshotId: string }, DirectSnapshot>({
   name: 'GetDirectSnapshot',
   effect: 'reads',
-  audience: 'service',
-  recorded: false,
-  access: () => [],
+  ...betweenServices,
   async handle(call, input) {
     const snapshot = await findUsableSnapshot(call, checkSnapshotId(input.SnapshotId));
     return directView(call, snapshot, await tagsOf(call, snapshot.snapshot_id));
@@ -198,9 +194,7 @@ async function findOpen(call: Call, snapshotId: string): Promise<SnapshotRow> {
 export const touchDirectSnapshot = operation<{ readonly SnapshotId: string; readonly Progress?: number }, object>({
   name: 'TouchDirectSnapshot',
   effect: 'writes',
-  audience: 'service',
-  recorded: false,
-  access: () => [],
+  ...betweenServices,
   async handle(call, input) {
     const snapshot = await findOpen(call, input.SnapshotId);
     await tables(call)
@@ -222,9 +216,7 @@ export const completeDirectSnapshot = operation<
 >({
   name: 'CompleteDirectSnapshot',
   effect: 'writes',
-  audience: 'service',
-  recorded: false,
-  access: () => [],
+  ...betweenServices,
   async handle(call, input) {
     const snapshot = await findOpen(call, input.SnapshotId);
     await completeSnapshot(call.asItself(snapshot.account, snapshot.region), snapshot, input.Outcome);
@@ -236,9 +228,7 @@ export const completeDirectSnapshot = operation<
 export const failDirectSnapshot = operation<{ readonly SnapshotId: string; readonly Message: string }, object>({
   name: 'FailDirectSnapshot',
   effect: 'writes',
-  audience: 'service',
-  recorded: false,
-  access: () => [],
+  ...betweenServices,
   async handle(call, input) {
     const snapshot = await findOpen(call, input.SnapshotId);
     await failSnapshot(call.asItself(snapshot.account, snapshot.region), snapshot, input.Message);

@@ -9,7 +9,7 @@ import type {
   Tag,
 } from '@aws-sdk/client-iam';
 import type { Call } from '../aws/call.ts';
-import { type AccessRequest, type Operation, operation } from '../aws/service.ts';
+import { type AccessRequest, betweenServices, type Operation, operation } from '../aws/service.ts';
 import { required, text } from '../aws/validate.ts';
 import { newIamId } from './access-keys.ts';
 import { check, deleteConflict, entityAlreadyExists, limitExceeded, noSuchEntity } from './errors.ts';
@@ -243,9 +243,7 @@ export const describeInstanceProfile = operation<
 >({
   name: 'DescribeInstanceProfile',
   effect: 'reads',
-  audience: 'service',
-  recorded: false,
-  access: () => [],
+  ...betweenServices,
   async handle(call, { Name }) {
     const { row, arn } = await resolveProfile(call, Name);
     if (!row || row.name !== Name) return {};

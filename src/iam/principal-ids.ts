@@ -4,7 +4,7 @@
  */
 import type { Call } from '../aws/call.ts';
 import { isUniqueId, type PrincipalIds, principalsIn } from '../aws/policy-principals.ts';
-import { operation, type PolicyDocument } from '../aws/service.ts';
+import { betweenServices, operation, type PolicyDocument } from '../aws/service.ts';
 import { malformedPolicy } from './errors.ts';
 import { findIdentityById, tablesOf } from './identities.ts';
 import { identityArn } from './principals.ts';
@@ -14,9 +14,7 @@ import type { Identity } from './records.ts';
 export const resolvePrincipals = operation<{ Names: readonly string[] }, { Ids: PrincipalIds }>({
   name: 'ResolvePrincipals',
   effect: 'reads',
-  audience: 'service',
-  recorded: false,
-  access: () => [],
+  ...betweenServices,
   handle: async (call, { Names }) => ({ Ids: await idsOf(call, Names) }),
 });
 
@@ -24,9 +22,7 @@ export const resolvePrincipals = operation<{ Names: readonly string[] }, { Ids: 
 export const describePrincipals = operation<{ Ids: readonly string[] }, { Arns: Readonly<Record<string, string>> }>({
   name: 'DescribePrincipals',
   effect: 'reads',
-  audience: 'service',
-  recorded: false,
-  access: () => [],
+  ...betweenServices,
   handle: async (call, { Ids }) => ({ Arns: await arnsOf(call, Ids) }),
 });
 
