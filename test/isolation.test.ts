@@ -3,6 +3,7 @@
  * in another region: it finds nothing, says so in the words for what does not exist, and changes nothing.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { until } from './support/snapshots.ts';
 import { type Caller, FakeHost, stranger, World, zone } from './support/world.ts';
 
 let world: World;
@@ -41,6 +42,12 @@ beforeAll(async () => {
   ).VolumeId;
   await world.ec2('AttachVolume', { VolumeId: names.volume, InstanceId: names.instance, Device: '/dev/sdf' });
   names.snapshot = (await world.ec2('CreateSnapshot', { VolumeId: names.volume })).SnapshotId;
+  // From here on there is nothing left to do for the host, so nothing changes by itself.
+  await until(async () => {
+    const { State } = (await world.ec2('DescribeSnapshots', { SnapshotIds: [names.snapshot] })).Snapshots[0];
+    const { Attachments } = (await world.ec2('DescribeVolumes', { VolumeIds: [names.volume] })).Volumes[0];
+    return State === 'completed' && Attachments[0]?.State === 'attached';
+  });
   const Resources = [names.volume, names.instance, names.snapshot];
   await world.ec2('CreateTags', { Resources, Tags: [{ Key: 'a', Value: 'b' }] });
 });

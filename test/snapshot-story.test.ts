@@ -1,6 +1,6 @@
 /** Snapshots as a person uses them: a real server and its host, the SDK, real bytes through NBD. */
 import { randomBytes } from 'node:crypto';
-import { closeSync, existsSync, openSync, readdirSync, readSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   CopySnapshotCommand,
@@ -103,12 +103,25 @@ function onDisk(volumeId: string, offset: number): Buffer {
   return bytes;
 }
 
+/** What a directory holds, which may be removed at this moment. */
+function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+}
+
 /** Which blocks lie in the store, by snapshot. */
 function stored(): Record<string, number> {
   const root = join(server.dataDir, 'snapshots', 'blocks');
-  const count = (owner: string) =>
-    readdirSync(join(root, owner)).flatMap((group) => readdirSync(join(root, owner, group))).length;
-  return existsSync(root) ? Object.fromEntries(readdirSync(root).map((owner) => [owner, count(owner)])) : {};
+  const all: Record<string, number> = {};
+  for (const owner of namesIn(root)) {
+    const count = namesIn(join(root, owner)).flatMap((group) => namesIn(join(root, owner, group))).length;
+    if (count > 0) all[owner] = count;
+  }
+  return all;
 }
 
 test('two snapshots, taken while the volume is being written to', async () => {

@@ -1,11 +1,11 @@
 /** The whole path over TLS, with a certificate that no authority signed. */
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { NbdClient } from '../src/cli/nbd-client.ts';
-import { type CommandFailed, run } from './support/client.ts';
+import { type CommandFailed, cleanEnvironment, run } from './support/client.ts';
 import { coffer, startServer, type TestServer, until } from './support/server.ts';
 
 let scratch: string;
@@ -60,7 +60,9 @@ test('a volume is made, attached by the host and used', async () => {
   const volume = (await aws('ec2', 'create-volume', '--size', '1', '--availability-zone', 'us-east-1a', '--encrypted'))
     .VolumeId;
   await aws('ec2', 'attach-volume', '--volume-id', volume, '--instance-id', instance, '--device', '/dev/sdf');
-  const nbd = await NbdClient.connect(join(server.dataDir, 'instances', instance, 'dev/sdf'));
+  const socket = join(server.dataDir, 'instances', instance, 'dev/sdf');
+  await until(() => existsSync(socket), 'the volume to be attached');
+  const nbd = await NbdClient.connect(socket);
   await nbd.write(0, Buffer.from('over TLS'));
   expect((await nbd.read(0, 8)).toString()).toBe('over TLS');
   await nbd.close();
@@ -92,14 +94,20 @@ test('a host that has not been told of the certificate says in its log what to d
   writeFileSync(credentials, key);
   const args = ['--endpoint', server.endpoint, '--credentials', credentials, '--host-id', 'rack7'];
   const host = spawn(coffer, ['host', '--data', join(scratch, 'rack7'), ...args], {
+    env: cleanEnvironment(),
     stdio: ['ignore', 'ignore', 'pipe'],
   });
+  const ended = new Promise((resolve) => host.once('close', resolve));
   let log = '';
   host.stderr.on('data', (chunk) => {
     log += chunk;
   });
-  await until(() => log.includes('name it with --ca-file'), 'the advice');
-  host.kill('SIGTERM');
+  try {
+    await until(() => log.includes('name it with --ca-file'), 'the advice');
+  } finally {
+    host.kill('SIGTERM');
+    await ended;
+  }
 });
 
 test('plain HTTP gets no answer', async () => {
