@@ -14,12 +14,13 @@ const asked = process.env.COFFER_MODEL_SEED ?? '1';
 const seed = asked === 'random' ? Math.floor(Math.random() * 2 ** 31) : Number(asked);
 const minutes = Number(process.env.COFFER_MODEL_MINUTES ?? (process.env.COFFER_MODEL_STEPS ? 24 * 60 : 0.6));
 const stepsMax = Number(process.env.COFFER_MODEL_STEPS ?? Number.POSITIVE_INFINITY);
+const callsMin = process.env.COFFER_MODEL_STEPS ? 0 : 60;
 
 test(
   `volumes and snapshots read what the model says (COFFER_MODEL_SEED=${seed})`,
   async () => {
     console.log(`COFFER_MODEL_SEED=${seed}`);
-    const counts = await runModel({ seed, stepsMax, msMax: minutes * 60_000 });
+    const counts = await runModel({ seed, stepsMax, msMax: minutes * 60_000, callsMin });
     console.log([...counts].map(([what, count]) => `${what} ${count}`).join(', '));
     expect(counts.get('io')).toBeGreaterThan(0);
   },

@@ -1,6 +1,6 @@
 /** A run of the model: random steps, then the end, where everything is looked at and put away. */
-import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { filesUnder } from '../files.ts';
 import { replaceInstance, runInstance, stopOrStart } from './instances.ts';
 import { disableOrEnable, enableAll, killSomething, reconcile } from './kills.ts';
 import {
@@ -80,10 +80,12 @@ export interface RunOptions {
   /** Requests and calls. */
   readonly stepsMax: number;
   readonly msMax: number;
+  /** Taken from the list of steps, even if the time is up by then: on a slow machine making the world may take all of it. */
+  readonly callsMin: number;
 }
 
 /** @returns what was done, how often. @throws with the seed and the last steps */
-export async function runModel({ seed, stepsMax, msMax }: RunOptions): Promise<ReadonlyMap<string, number>> {
+export async function runModel({ seed, stepsMax, msMax, callsMin }: RunOptions): Promise<ReadonlyMap<string, number>> {
   const world = await ModelWorld.create(seed);
   const startedAt = Date.now();
   try {
@@ -95,7 +97,7 @@ export async function runModel({ seed, stepsMax, msMax }: RunOptions): Promise<R
     // Each run has its own likings, so that rare things come together now and then.
     const weighted = steps.map(([weight, step]) => [weight * world.random.pick([0.3, 1, 1, 3]), step] as const);
     let calls = 0;
-    while (world.steps < stepsMax && Date.now() - startedAt < msMax) {
+    while (calls < callsMin || (world.steps < stepsMax && Date.now() - startedAt < msMax)) {
       const step = world.random.weighted(weighted);
       world.count(step.name);
       await step(world);
@@ -150,21 +152,11 @@ async function putAway(world: ModelWorld): Promise<void> {
   const { dataDir } = world.server;
   await storeIsFine(world);
   const left = () => [
-    ...filesIn(join(dataDir, 'volumes')),
-    ...filesIn(join(dataDir, 'tasks')),
-    ...['blocks', 'manifests', 'marks', 'freeing'].flatMap((name) => filesIn(join(dataDir, 'snapshots', name))),
+    ...filesUnder(join(dataDir, 'volumes')),
+    ...filesUnder(join(dataDir, 'tasks')),
+    ...['blocks', 'manifests', 'marks', 'freeing'].flatMap((name) => filesUnder(join(dataDir, 'snapshots', name))),
   ];
   await waitFor('all files to be gone', async () => left().length === 0, 60_000).catch((error) => {
     throw new Error(`${error.message}: ${left().join(' ')}`);
   });
-}
-
-function filesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory, { recursive: true, withFileTypes: true })
-      .filter((entry) => !entry.isDirectory())
-      .map((entry) => join(entry.parentPath, entry.name));
-  } catch {
-    return [];
-  }
 }
