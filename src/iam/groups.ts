@@ -12,11 +12,13 @@ import type {
   ListGroupsResponse,
   UpdateGroupRequest,
 } from '@aws-sdk/client-iam';
+import type { Call } from '../aws/call.ts';
 import { type Operation, operation } from '../aws/service.ts';
 import { required } from '../aws/validate.ts';
 import { check, deleteConflict, limitExceeded, noSuchEntity } from './errors.ts';
 import {
   accessTo,
+  accessToRename,
   deleteIdentity,
   existing,
   iamAccess,
@@ -32,7 +34,7 @@ import {
   tablesOf,
 } from './identities.ts';
 import { listOperation } from './identity-lists.ts';
-import { pageAfter, pageOf, pageRows, pageRules } from './paging.ts';
+import { type PageInput, pageAfter, pageOf, pageRows, pageRules } from './paging.ts';
 import { requireNoPolicies } from './policies-of-identities.ts';
 import { identityArn } from './principals.ts';
 import type { Identity } from './records.ts';
@@ -78,16 +80,7 @@ const getGroup = operation<GetGroupRequest, GetGroupResponse, NamedIdentity>({
   access: (call, _input, subject) => [accessTo(call, 'GetGroup', subject)],
   async handle(call, input, subject) {
     const group = existing(subject);
-    const members = await tablesOf(call)
-      .selectFrom('iam_memberships')
-      .innerJoin('iam_identities', 'iam_identities.id', 'iam_memberships.user_id')
-      .selectAll('iam_identities')
-      .where('group_id', '=', group.id)
-      .where('name_key', '>', pageAfter(input))
-      .orderBy('name_key')
-      .limit(pageRows(input))
-      .execute();
-    const { rows, rest } = pageOf(members, input, (row) => row.name_key);
+    const { rows, rest } = await membershipsOf(call, input, group);
     return { Group: describeGroup(group), Users: rows.map(describeUser), ...rest };
   },
   record: (_call, input) => ({ requestParameters: { groupName: input.GroupName ?? null } }),
@@ -110,20 +103,26 @@ const listGroupsForUser = operation<ListGroupsForUserRequest, ListGroupsForUserR
   },
   access: (call, _input, subject) => [accessTo(call, 'ListGroupsForUser', subject)],
   async handle(call, input, subject) {
-    const groups = await tablesOf(call)
-      .selectFrom('iam_memberships')
-      .innerJoin('iam_identities', 'iam_identities.id', 'iam_memberships.group_id')
-      .selectAll('iam_identities')
-      .where('user_id', '=', existing(subject).id)
-      .where('name_key', '>', pageAfter(input))
-      .orderBy('name_key')
-      .limit(pageRows(input))
-      .execute();
-    const { rows, rest } = pageOf(groups, input, (row) => row.name_key);
+    const { rows, rest } = await membershipsOf(call, input, existing(subject));
     return { Groups: rows.map(describeGroup), ...rest };
   },
   record: (_call, input) => ({ requestParameters: { userName: input.UserName ?? null } }),
 });
+
+/** A page of the users of a group, or of the groups of a user. */
+async function membershipsOf(call: Call, input: PageInput, { kind, id }: Identity) {
+  const [own, other] = kind === 'group' ? (['group_id', 'user_id'] as const) : (['user_id', 'group_id'] as const);
+  const found = await tablesOf(call)
+    .selectFrom('iam_memberships')
+    .innerJoin('iam_identities', 'iam_identities.id', `iam_memberships.${other}`)
+    .selectAll('iam_identities')
+    .where(own, '=', id)
+    .where('name_key', '>', pageAfter(input))
+    .orderBy('name_key')
+    .limit(pageRows(input))
+    .execute();
+  return pageOf(found, input, (row) => row.name_key);
+}
 
 const updateGroup = operation<UpdateGroupRequest, object, Renaming>({
   name: 'UpdateGroup',
@@ -132,10 +131,7 @@ const updateGroup = operation<UpdateGroupRequest, object, Renaming>({
     check(input, { GroupName: required(groupName), NewGroupName: groupName, NewPath: pathText });
     return resolveRenaming(call, 'group', input.GroupName!, { name: input.NewGroupName, path: input.NewPath });
   },
-  access: (call, _input, { identity, arn }) => [
-    accessTo(call, 'UpdateGroup', identity),
-    ...(arn === identity.arn ? [] : [iamAccess(call, 'UpdateGroup', arn)]),
-  ],
+  access: (call, _input, renaming) => accessToRename(call, 'UpdateGroup', renaming),
   async handle(call, _input, renaming) {
     await rename(call, renaming);
     return {};
@@ -176,7 +172,7 @@ const deleteGroup = operation<DeleteGroupRequest, object, NamedIdentity>({
 /** AddUserToGroup and RemoveUserFromGroup; both are about the group. */
 function membershipOperation(
   name: 'AddUserToGroup' | 'RemoveUserFromGroup',
-  change: (call: Parameters<typeof tablesOf>[0], group: Identity, user: Identity) => Promise<void>,
+  change: (call: Call, group: Identity, user: Identity) => Promise<void>,
 ) {
   return operation<AddUserToGroupRequest, object, { group: NamedIdentity; user: NamedIdentity }>({
     name,

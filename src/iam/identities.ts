@@ -159,6 +159,12 @@ export async function resolveRenaming(
   return { identity, name: newName, path, arn: identityArn({ account: call.account, kind, path, name: newName }) };
 }
 
+/** Leave to rename an identity: as it is called now, and as it will be. */
+export function accessToRename(call: Call, action: string, { identity, arn }: Renaming): AccessRequest[] {
+  const now = accessTo(call, action, identity);
+  return arn === identity.arn ? [now] : [now, accessTo(call, action, { ...identity, arn })];
+}
+
 /** @throws {AwsError} NoSuchEntity, EntityAlreadyExists */
 export async function rename(call: Call, { identity, name, path }: Renaming): Promise<void> {
   const row = existing(identity);

@@ -17,6 +17,7 @@ import { check, deleteConflict, validationError } from './errors.ts';
 import {
   accessTo,
   accessToCreate,
+  accessToRename,
   arnText,
   deleteIdentity,
   existing,
@@ -121,10 +122,7 @@ function updateUser(forgetCredentials: () => void) {
       check(input, { UserName: required(userName), NewUserName: userName, NewPath: pathText });
       return resolveRenaming(call, 'user', input.UserName!, { name: input.NewUserName, path: input.NewPath });
     },
-    access: (call, _input, { identity, arn }) => [
-      accessTo(call, 'UpdateUser', identity),
-      ...(arn === identity.arn ? [] : [accessTo(call, 'UpdateUser', { ...identity, arn })]),
-    ],
+    access: (call, _input, renaming) => accessToRename(call, 'UpdateUser', renaming),
     async handle(call, _input, renaming) {
       await rename(call, renaming);
       forgetCredentials();
