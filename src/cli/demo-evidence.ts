@@ -1,7 +1,6 @@
 /** How `coffer demo` looks for itself at what lies on disk, without the code that put it there. */
 import { createDecipheriv } from 'node:crypto';
-import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { libc, seekData } from '../blocks/libc.ts';
 
 const stepBytes = 1024 * 1024;
@@ -40,12 +39,6 @@ export function decryptUnits(ciphertext: Buffer, dataKey: Uint8Array, offset: nu
     plaintext.push(decipher.update(ciphertext.subarray(at, at + unitBytes)), decipher.final());
   }
   return Buffer.concat(plaintext);
-}
-
-export function filesUnder(directory: string): string[] {
-  return readdirSync(directory, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name));
 }
 
 /** False for a file that is gone by now, as those that are being renamed. */

@@ -19,8 +19,9 @@ import {
   KMSClient,
 } from '@aws-sdk/client-kms';
 import type { ListEventsOutput } from '../events/list.ts';
+import { filesUnder } from '../files/files-under.ts';
 import type { Connection } from './connection.ts';
-import { decryptUnits, fileContains, filesUnder, readAt, settles } from './demo-evidence.ts';
+import { decryptUnits, fileContains, readAt, settles } from './demo-evidence.ts';
 import type { Narrator } from './demo-narrator.ts';
 import { blocksOf, tellOfSnapshots } from './demo-snapshots.ts';
 import { Stage, type VolumeInspection } from './demo-stage.ts';

@@ -1,23 +1,21 @@
 /** Searching files for bytes that must not be there. */
-import { closeSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 
-/** Every regular file under `directory`. */
-export function filesUnder(directory: string): string[] {
-  return readdirSync(directory, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name));
-}
+export { filesUnder } from '../../src/files/files-under.ts';
 
 const stepBytes = 4 * 1024 * 1024;
 
-/** The first of `needles` (by name) that the file contains, or undefined. Reads at most what the file had when asked. */
+/**
+ * The first of `needles` (by name) that the file contains, or undefined; also where the file has gone. Reads at most what
+ * the file had when asked.
+ */
 export function findIn(path: string, needles: ReadonlyMap<string, Buffer>): string | undefined {
   const overlap = Math.max(...[...needles.values()].map((needle) => needle.length)) - 1;
-  const size = statSync(path).size;
-  const buffer = Buffer.alloc(Math.min(stepBytes, size) + overlap);
-  const file = openSync(path, 'r');
+  const file = openIfThere(path);
+  if (file === undefined) return undefined;
   try {
+    const { size } = fstatSync(file);
+    const buffer = Buffer.alloc(Math.min(stepBytes, size) + overlap);
     for (let offset = 0; offset < size; offset += stepBytes) {
       const length = readSync(file, buffer, 0, Math.min(buffer.length, stepBytes + overlap), offset);
       const bytes = buffer.subarray(0, length);
@@ -27,6 +25,15 @@ export function findIn(path: string, needles: ReadonlyMap<string, Buffer>): stri
     return undefined;
   } finally {
     closeSync(file);
+  }
+}
+
+function openIfThere(path: string): number | undefined {
+  try {
+    return openSync(path, 'r');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
   }
 }
 

@@ -1,6 +1,5 @@
 /** Snapshots of a running server's volumes, with what shall be in them: blocks that tests write, and compare later. */
 import { randomBytes } from 'node:crypto';
-import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   CopySnapshotCommand,
@@ -12,6 +11,7 @@ import {
   type VolumeStatusItem,
 } from '@aws-sdk/client-ec2';
 import { NbdClient } from '../../src/cli/nbd-client.ts';
+import { filesUnder } from './files.ts';
 import { type TestServer, until } from './server.ts';
 import { Volumes, zone } from './volumes.ts';
 
@@ -132,9 +132,7 @@ export class Stored extends Volumes {
 
   /** How many blocks the store has of a snapshot. */
   blocksOf(owner: string): number {
-    const folder = join(this.store, 'blocks', owner);
-    if (!existsSync(folder)) return 0;
-    return readdirSync(folder).flatMap((group) => readdirSync(join(folder, group))).length;
+    return filesUnder(join(this.store, 'blocks', owner)).length;
   }
 }
 
