@@ -2,6 +2,7 @@
 import { defaultLimits } from '../../../src/gateway/limits.ts';
 import type { WireRequest } from '../../../src/gateway/protocols/protocol.ts';
 import { formsOf } from '../files.ts';
+import { slowness } from '../slowness.ts';
 import type { Answer, Arena, Target, Who } from './arena.ts';
 import { marker } from './hostile.ts';
 import { makeInput } from './inputs.ts';
@@ -10,7 +11,10 @@ import { type Refusal, readAnswer } from './verdict.ts';
 import { changedTables } from './watch.ts';
 import { sign, type Unsigned, write } from './wire.ts';
 
-/** What an answer may take, ms: the best of three, because the machine may be busy with something else the first time. */
+/**
+ * What an answer may take, ms: the best of three, because the machine may be busy with something else the first time; and
+ * as many times as long on a machine that is slow.
+ */
 const answerMaxMs = 100;
 const attempts = 3;
 
@@ -164,7 +168,8 @@ export class Fuzzer {
       this.tally.slowest = target.name;
     }
     if (unexplained.length > 0) this.#report(made, last, `was refused, and yet it changed ${unexplained.join(', ')}`);
-    if (took > answerMaxMs && !mayTakeLong) this.#report(made, last, `took ${took.toFixed()} ms`);
+    if (took > answerMaxMs && !mayTakeLong && took > answerMaxMs * slowness())
+      this.#report(made, last, `took ${took.toFixed()} ms`);
   }
 
   #count(refusal: Refusal | undefined): void {
