@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import type { Credentials } from '../../src/cli/credentials-file.ts';
 
 const defaultRegion = 'us-east-1';
-const commandTimeoutMs = 60_000;
+const commandTimeoutMs = 150_000;
 
 /** A command that ended with another exit code than 0. */
 export class CommandFailed extends Error {
@@ -19,12 +19,14 @@ export class CommandFailed extends Error {
   }
 }
 
-/** This process's environment without anything that would steer an AWS client or Coffer. */
+/** What steers AWS clients, Coffer, Node.js, how text comes out, and by which way requests go. */
+const steering =
+  /^(?:AWS_|BOTO_|COFFER_|NODE_(?:OPTIONS|DEBUG|ENV|USE_)|VITEST|TEST$|LC_|LANG|NO_COLOR$|FORCE_COLOR$|COLUMNS$|(?:https?|all|no)_proxy$)/i;
+
+/** This process's environment without anything that would steer a client or Coffer; numbers and words are in C's form. */
 export function cleanEnvironment(): NodeJS.ProcessEnv {
-  const env = Object.fromEntries(
-    Object.entries(process.env).filter(([name]) => !/^(AWS_|COFFER_|NODE_OPTIONS|VITEST|TEST$)/.test(name)),
-  );
-  return { ...env, AWS_CONFIG_FILE: '/dev/null', AWS_SHARED_CREDENTIALS_FILE: '/dev/null' };
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !steering.test(name)));
+  return { ...env, LC_ALL: 'C.UTF-8', AWS_CONFIG_FILE: '/dev/null', AWS_SHARED_CREDENTIALS_FILE: '/dev/null' };
 }
 
 /** Runs a command to its end. @throws {CommandFailed} */

@@ -12,6 +12,8 @@ import { Client, cleanEnvironment } from './client.ts';
 const root = join(import.meta.dirname, '../..');
 export const coffer = join(root, 'bin/coffer');
 const readyTimeoutMs = 120_000;
+/** More than a server gives its host to flush and close its volumes. */
+const endTimeoutMs = 60_000;
 
 export interface ServerOptions {
   /** An existing data directory; default a new one, removed by `stop`. */
@@ -94,17 +96,16 @@ export class TestServer extends Client {
 
   /** Asks the server to end, waits until it and its host have, and removes a data directory of its own. */
   async stop(): Promise<void> {
-    const host = this.hostPid;
+    const hosts = new Set([this.hostPid]);
     if (this.isRunning) {
       const gone = new Promise((resolve) => this.#child.once('exit', resolve));
       this.#child.kill('SIGTERM');
-      const timer = setTimeout(() => this.#child.kill('SIGKILL'), 15_000);
+      const timer = setTimeout(() => this.#child.kill('SIGKILL'), endTimeoutMs);
       await gone;
       clearTimeout(timer);
     }
-    if (host && isAlive(host)) {
-      await until(() => !isAlive(host), 'the host to be gone', 3_000).catch(() => process.kill(host, 'SIGKILL'));
-    }
+    // A server that was told to end has ended its host, which may be at its last step; one that was killed has left it.
+    for (const host of hosts.add(this.hostPid)) if (host !== undefined) await endHost(host);
     if (this.#ownsDataDir) rmSync(this.dataDir, { recursive: true, force: true });
   }
 
@@ -160,6 +161,12 @@ async function serve(dataDir: string, listen: string, options: ServerOptions) {
     child.stdout.off('data', look);
     child.stderr.off('data', look);
   }
+}
+
+async function endHost(pid: number): Promise<void> {
+  const isGone = () => !isAlive(pid);
+  await until(isGone, 'the host to end', 3_000).catch(() => !isGone() && process.kill(pid, 'SIGKILL'));
+  await until(isGone, 'the host to be gone');
 }
 
 /** Whether a process exists and is not a zombie. */
