@@ -44,11 +44,10 @@ function unit(round: number, index: number): Buffer {
 }
 
 /**
- * Writes units one after the other and flushes now and then until the connection breaks; how many of them a completed
- * flush covers.
+ * Writes units one after the other and flushes now and then until the connection breaks.
+ * @param tally gets how many of them a completed flush covers
  */
-async function writeUntilCut(socket: string, round: number): Promise<number> {
-  let flushed = 0;
+async function writeUntilCut(socket: string, round: number, tally: { flushed: number }): Promise<void> {
   try {
     const nbd = await NbdClient.connect(socket);
     for (let index = 0; ; index = (index + 16) % 60_000) {
@@ -56,12 +55,11 @@ async function writeUntilCut(socket: string, round: number): Promise<number> {
         Array.from({ length: 16 }, (_, i) => nbd.write((index + i) * unitBytes, unit(round, index + i))),
       );
       await nbd.flush();
-      flushed = Math.max(flushed, index + 16);
+      tally.flushed = Math.max(tally.flushed, index + 16);
     }
   } catch {
     // The cut.
   }
-  return flushed;
 }
 
 for (const part of ['host', 'both'] as const) {
@@ -70,11 +68,13 @@ for (const part of ['host', 'both'] as const) {
     const device = part === 'host' ? '/dev/sdf' : '/dev/sdg';
     const socket = await volumes.attach(volume, instance, device);
     for (let round = 0; round < rounds; round++) {
-      const writing = writeUntilCut(socket, round);
-      await pause(300 + round * 150);
+      const tally = { flushed: 0 };
+      const writing = writeUntilCut(socket, round, tally);
+      await until(() => tally.flushed > 0, 'something to be flushed');
+      await pause(200 + round * 150);
       await server.kill9(part);
-      const flushed = await writing;
-      expect(flushed).toBeGreaterThan(0);
+      await writing;
+      const { flushed } = tally;
       await recover(part);
       await until(() => answers(socket), 'the volume to be served again');
       const nbd = await NbdClient.connect(socket);
@@ -150,8 +150,10 @@ test(`kill -9 of the control plane during API calls, ${rounds} times: what was a
         if (i % 5 === 0) keys.add((await kms.send(new CreateKeyCommand({}))).KeyMetadata!.KeyId!);
       }
     };
+    const before = created.size;
     const callers = Promise.allSettled(Array.from({ length: 8 }, caller));
-    await pause(250 + round * 130);
+    await until(() => created.size > before + 8, 'volumes to be made');
+    await pause(200 + round * 130);
     await server.kill9('control plane');
     await callers;
     await server.restart();
@@ -267,6 +269,7 @@ test('a clock that goes back does not keep the next host from taking over', asyn
 test('the server goes on when whoever read its output has gone', async () => {
   await using other = await startServer();
   other.closeOutput();
+  await until(() => other.hostPid !== undefined, 'the first host');
   const before = other.hostPid;
   // It has something to say about that.
   await other.kill9('host');
