@@ -105,7 +105,7 @@ async function everything(): Promise<string> {
     const now = await dump();
     if (now === last) return now;
     last = now;
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await host.idle();
   }
 }
 

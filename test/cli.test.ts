@@ -272,25 +272,32 @@ describe('with a server', () => {
   });
 
   test('events --follow shows them as they come, also after the server was killed and started again', async () => {
-    const child = spawn(coffer, ['events', '--follow', '--json', '--max', '0', '--data', server.dataDir]);
+    const args = ['events', '--follow', '--json', '--max', '0', '--data', server.dataDir];
+    const child = spawn(coffer, args, { env: cleanEnvironment() });
+    const ended = new Promise((resolve) => child.once('close', resolve));
     let output = '';
     child.stdout.on('data', (chunk) => {
       output += chunk;
     });
     try {
-      // A new volume each time, until one was made after the command had begun to listen.
-      const shows = async () => {
-        const made = await volumes.create();
-        await until(() => output.includes(made), 'the event', 1_000).catch(() => {});
-        return output.includes(made);
+      // A new volume each time, until one was made after the command had begun to listen, and is told of.
+      const shows = async (what: string) => {
+        const made: string[] = [];
+        const isTold = () => made.some((id) => output.includes(id));
+        await until(async () => {
+          made.push(await volumes.create());
+          await until(isTold, what, 1_000).catch(() => {});
+          return isTold();
+        }, what);
       };
-      await until(shows, 'an event');
+      await shows('an event');
       expect(output, '--max 0 shows nothing of the past').not.toContain(volume);
       await server.kill9('control plane');
       await server.restart();
-      await until(shows, 'an event after the restart');
+      await shows('an event after the restart');
     } finally {
       child.kill('SIGINT');
+      await ended;
     }
   });
 

@@ -41,11 +41,17 @@ async function discard(SnapshotId: string): Promise<true> {
   return true;
 }
 
-/** The files below a directory of the data directory. */
-const filesIn = (name: string) => {
+/** The files and directories below a directory of the data directory. */
+function namesIn(name: string): string[] {
   const path = join(server.dataDir, name);
-  return existsSync(path) ? readdirSync(path, { recursive: true, encoding: 'utf8' }) : [];
-};
+  for (;;)
+    try {
+      return existsSync(path) ? readdirSync(path, { recursive: true, encoding: 'utf8' }) : [];
+    } catch (error) {
+      // A directory went away while it was looked at: there is less now.
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    }
+}
 
 test('only a block may come with a body that is not signed: who changes a request on its way gets nowhere', async () => {
   const send = (path: string, body: string) =>
@@ -70,10 +76,11 @@ test('a snapshot that is deleted while it is written leaves nothing behind, howe
   const id = await start();
   await put(id, 0);
   const late = Array.from({ length: 40 }, (_, index) => put(id, index));
+  const allAnswered = Promise.allSettled(late);
   await late[0];
   await ec2.send(new DeleteSnapshotCommand({ SnapshotId: id }));
-  await Promise.allSettled(late);
-  const left = () => ['uploads', 'snapshots'].flatMap(filesIn).filter((name) => name.includes(id));
+  await allAnswered;
+  const left = () => ['uploads', 'snapshots'].flatMap(namesIn).filter((name) => name.includes(id));
   await until(() => left().length === 0, 'everything of it to be gone');
   await expect(put(id, 1)).rejects.toMatchObject({ name: 'ResourceNotFoundException' });
   expect(left()).toEqual([]);

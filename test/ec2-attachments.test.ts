@@ -201,7 +201,7 @@ describe('with a host at work', () => {
     ).rejects.toThrow('no disk');
     await expect.poll(async () => (await world.ec2('DescribeVolumes')).Volumes).toEqual([]);
     const { Reservations } = await world.ec2('DescribeInstances');
-    expect(Reservations[0].Instances[0].State.Name).toBe('terminated');
+    await expect.poll(() => instanceState(Reservations[0].Instances[0].InstanceId)).toBe('terminated');
   });
 
   test('every wrong attach or detach has its AWS error and changes nothing', async () => {

@@ -34,6 +34,7 @@ async function state() {
 
 test.each(Object.entries(everyInput.ec2!))('%s', async (operation, make) => {
   const input = await make(world);
+  await host.idle();
   const before = await state();
   await expect(world.ec2(operation, { ...input, ClientToken: 'dry', DryRun: true })).rejects.toMatchObject({
     code: 'DryRunOperation',

@@ -45,7 +45,7 @@ async function failure(
 describe('the JavaScript SDK', () => {
   test('takes an encrypted volume from creation to deletion, waiting as it would for AWS', async () => {
     const ec2 = server.sdk(EC2Client);
-    const wait = { client: ec2, maxWaitTime: 20, minDelay: 1 };
+    const wait = { client: ec2, maxWaitTime: 120, minDelay: 1 };
     const { Instances } = await ec2.send(new RunInstancesCommand({ ImageId: image, MinCount: 1, MaxCount: 1 }));
     const InstanceId = Instances![0]!.InstanceId!;
     await waitUntilInstanceRunning(wait, { InstanceIds: [InstanceId] });
@@ -62,8 +62,8 @@ describe('the JavaScript SDK', () => {
     const socket = join(server.dataDir, 'instances', InstanceId, 'dev/sdf');
     expect(existsSync(socket)).toBe(true);
     await ec2.send(new DetachVolumeCommand({ VolumeId }));
-    expect(existsSync(socket)).toBe(false);
     await waitUntilVolumeAvailable(wait, { VolumeIds: [VolumeId!] });
+    expect(existsSync(socket)).toBe(false);
     await ec2.send(new DeleteVolumeCommand({ VolumeId }));
     await waitUntilVolumeDeleted(wait, { VolumeIds: [VolumeId!] });
     expect(readdirSync(join(server.dataDir, 'volumes')).filter((name) => name.startsWith(VolumeId!))).toEqual([]);
@@ -130,12 +130,12 @@ ec2 = client('ec2')
 kms = client('kms')
 key = kms.create_key()['KeyMetadata']['Arn']
 instance = ec2.run_instances(ImageId='${image}', InstanceType='m5.large', MinCount=1, MaxCount=1)['Instances'][0]['InstanceId']
-ec2.get_waiter('instance_running').wait(InstanceIds=[instance], WaiterConfig={'Delay': 1, 'MaxAttempts': 10})
+ec2.get_waiter('instance_running').wait(InstanceIds=[instance], WaiterConfig={'Delay': 1, 'MaxAttempts': 60})
 volume = ec2.create_volume(Size=1, AvailabilityZone='${zone}', Encrypted=True, KmsKeyId=key,
   TagSpecifications=[{'ResourceType': 'volume', 'Tags': [{'Key': 'Name', 'Value': 'a <b> & "c"'}]}])['VolumeId']
-ec2.get_waiter('volume_available').wait(VolumeIds=[volume], WaiterConfig={'Delay': 1, 'MaxAttempts': 10})
+ec2.get_waiter('volume_available').wait(VolumeIds=[volume], WaiterConfig={'Delay': 1, 'MaxAttempts': 60})
 ec2.attach_volume(VolumeId=volume, InstanceId=instance, Device='/dev/sdf')
-ec2.get_waiter('volume_in_use').wait(VolumeIds=[volume], WaiterConfig={'Delay': 1, 'MaxAttempts': 10})
+ec2.get_waiter('volume_in_use').wait(VolumeIds=[volume], WaiterConfig={'Delay': 1, 'MaxAttempts': 60})
 described = ec2.describe_volumes(Filters=[{'Name': 'attachment.instance-id', 'Values': [instance]}])['Volumes']
 mapping = ec2.describe_instances(InstanceIds=[instance])['Reservations'][0]['Instances'][0]
 
@@ -153,13 +153,13 @@ ec2.stop_instances(InstanceIds=[instance])
 attempt('start', ec2.start_instances, InstanceIds=[instance])
 attempt('create', ec2.create_volume, Size=1, AvailabilityZone='${zone}', Encrypted=True, KmsKeyId=key)
 ec2.detach_volume(VolumeId=volume)
-ec2.get_waiter('volume_available').wait(VolumeIds=[volume], WaiterConfig={'Delay': 1, 'MaxAttempts': 10})
+ec2.get_waiter('volume_available').wait(VolumeIds=[volume], WaiterConfig={'Delay': 1, 'MaxAttempts': 60})
 attempt('attach', ec2.attach_volume, VolumeId=volume, InstanceId=instance, Device='/dev/sdf')
 attempt('detach', ec2.detach_volume, VolumeId=volume)
 ec2.terminate_instances(InstanceIds=[instance])
-ec2.get_waiter('instance_terminated').wait(InstanceIds=[instance], WaiterConfig={'Delay': 1, 'MaxAttempts': 10})
+ec2.get_waiter('instance_terminated').wait(InstanceIds=[instance], WaiterConfig={'Delay': 1, 'MaxAttempts': 60})
 ec2.delete_volume(VolumeId=volume)
-ec2.get_waiter('volume_deleted').wait(VolumeIds=[volume], WaiterConfig={'Delay': 1, 'MaxAttempts': 10})
+ec2.get_waiter('volume_deleted').wait(VolumeIds=[volume], WaiterConfig={'Delay': 1, 'MaxAttempts': 60})
 answer({'key': key, 'volume': volume, 'instance': instance, 'described': described, 'mapping': mapping, 'codes': codes})
 `);
     const { key, volume, instance, codes } = answer;

@@ -205,11 +205,11 @@ describe('credentials that are temporary', () => {
       expect(record.userIdentity.sessionContext.sessionIssuer).toBeUndefined();
       await temporary.sdk(STSClient).send(new GetCallerIdentityCommand());
       for (const attempt of [
-        temporary.sdk(iam.IAMClient).send(new iam.CreateAccessKeyCommand({ UserName: 'alice' })),
-        temporary.sdk(iam.IAMClient).send(new iam.ListUsersCommand({})),
-        temporary.sdk(STSClient).send(new GetAccessKeyInfoCommand({ AccessKeyId: Credentials!.AccessKeyId! })),
+        () => temporary.sdk(iam.IAMClient).send(new iam.CreateAccessKeyCommand({ UserName: 'alice' })),
+        () => temporary.sdk(iam.IAMClient).send(new iam.ListUsersCommand({})),
+        () => temporary.sdk(STSClient).send(new GetAccessKeyInfoCommand({ AccessKeyId: Credentials!.AccessKeyId! })),
       ])
-        await expect(attempt).rejects.toMatchObject({
+        await expect(attempt()).rejects.toMatchObject({
           name: 'InvalidClientTokenId',
           message: 'The security token included in the request is invalid',
         });

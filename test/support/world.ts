@@ -161,6 +161,7 @@ export class FakeHost {
   #instances: string[] = [];
   #tasks: SyncRequest['tasks'] = [];
   #running: Promise<void> | undefined;
+  #nudge: Promise<unknown> | undefined;
   #stop = new AbortController();
   /** What opening a volume ends in, when not in success. */
   fail: { code: string; message: string } | undefined;
@@ -250,7 +251,7 @@ export class FakeHost {
   set perform(perform: (task: HostTask) => Omit<TaskResult, 'taskId'> | undefined) {
     this.#perform = perform;
     // Ends the waiting of the request that is under way, so that it looks again.
-    if (this.#running) void this.sync({ tasks: this.#tasks });
+    if (this.#running) this.#nudge = this.sync({ tasks: this.#tasks });
   }
 
   /** What it says of its tasks at the moment. */
@@ -275,9 +276,18 @@ export class FakeHost {
     return this;
   }
 
+  /** Resolves when a host at work in the background has done and said everything, and waits. */
+  async idle(): Promise<void> {
+    // An answer takes a few turns of the event loop, however long these are.
+    for (let heard = -1; heard !== this.answers.length; ) {
+      heard = this.answers.length;
+      for (let turn = 0; turn < 30; turn++) await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
   async stop(): Promise<void> {
     this.#stop.abort();
-    await this.#running;
+    await Promise.all([this.#running, this.#nudge]);
     this.#stop = new AbortController();
     this.#running = undefined;
   }
