@@ -3,7 +3,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import type { AnyDatabase, Call, EventDraft, Principal } from '../aws/call.ts';
 import { ManualClock } from '../aws/clock.ts';
 import { AwsError } from '../aws/errors.ts';
-import { type AccessRequest, Later, type Operation, type RecordDetails } from '../aws/service.ts';
+import { type AccessRequest, type GrantStatement, Later, type Operation, type RecordDetails } from '../aws/service.ts';
 import { Signals } from '../aws/signals.ts';
 import { RootKey } from '../crypto/root-key.ts';
 import { migrate } from '../database/migrations.ts';
@@ -20,9 +20,28 @@ export const root = (ofAccount = account): Principal => ({
   principalId: ofAccount,
 });
 
+export const user = (name: string, ofAccount = account): Principal => ({
+  type: 'IAMUser',
+  account: ofAccount,
+  arn: `arn:aws:iam::${ofAccount}:user/${name}`,
+  principalId: `AIDA${name}`,
+  userName: name,
+});
+
 /** A rule for `TestKms.authorize`: each account has its own keys to itself. */
 export const ownKeysOnly = (call: Call, request: AccessRequest): string | undefined =>
   request.resourceAccount === call.account ? undefined : 'it is of another account';
+
+/** Another: nobody but the account's root may do anything, except by a grant, as the pipeline would find it for the caller. */
+export async function onlyGrants(call: Call, request: AccessRequest): Promise<string | undefined> {
+  const { arn, sessionIssuer, type, account } = call.principal;
+  if (type === 'Root' && account === request.resourceAccount) return undefined;
+  const grants: readonly GrantStatement[] = (await request.grants?.()) ?? [];
+  const name = request.action.slice('kms:'.length);
+  const gives = ({ granteePrincipal, operations }: GrantStatement) =>
+    (granteePrincipal === arn || granteePrincipal === sessionIssuer?.arn) && operations.includes(name);
+  return grants.some(gives) ? undefined : 'no grant allows it';
+}
 
 export interface Caller {
   readonly principal?: Principal;
