@@ -24,6 +24,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { TransferJournal } from '../src/cli/transfer/journal.ts';
 import { CommandFailed, cleanEnvironment, run } from './support/client.ts';
 import { SmallDisk } from './support/faults.ts';
+import { Gate } from './support/gate.ts';
 import { coffer, startServer, type TestServer, until } from './support/server.ts';
 
 const mib = 2 ** 20;
@@ -150,19 +151,22 @@ test('an import that is interrupted goes on where it was', async () => {
     gib,
     Array.from({ length: 60 }, (_, index) => index * 5 * mib),
   );
-  const child = spawn(coffer, ['snapshot', 'import', big, '--parallel', '1', '--data', server.dataDir], {
-    env: environment(),
-    stdio: ['ignore', 'pipe', 'pipe'],
+  const gate = await Gate.before(server.endpoint, 40);
+  const child = spawn(coffer, ['snapshot', 'import', big, '--parallel', '1', '--endpoint', gate.endpoint], {
+    env: { ...server.environment(), ...environment() },
+    stdio: ['ignore', 'ignore', 'pipe'],
   });
   let stderr = '';
   child.stderr.on('data', (chunk) => {
     stderr += chunk;
   });
-  const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
+  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
   const state = join(directory, 'state', 'coffer', 'transfers');
   await until(() => existsSync(state) && journalLines(state) > 20, 'some blocks to be imported');
   child.kill('SIGINT');
+  gate.open();
   expect(await ended).toBe(1);
+  await gate.close();
   const resume = /coffer snapshot import --resume (snap-\w+)/.exec(stderr);
   expect(resume).not.toBeNull();
   const id = resume![1]!;
@@ -182,10 +186,11 @@ function journalLines(state: string): number {
   return texts.reduce((sum, text) => sum + text.split('\n').length - 2, 0);
 }
 
-/** Runs a command until `isSoon`, and kills it. What it said on stderr. */
-async function kill9(args: readonly string[], isSoon: () => boolean): Promise<string> {
-  const child = spawn(coffer, ['snapshot', ...args, '--data', server.dataDir], {
-    env: environment(),
+/** Runs a command, which gets no further than `blocks` blocks, until `isSoon`, and kills it. What it said on stderr. */
+async function kill9(args: readonly string[], blocks: number, isSoon: () => boolean): Promise<string> {
+  const gate = await Gate.before(server.endpoint, blocks);
+  const child = spawn(coffer, ['snapshot', ...args, '--endpoint', gate.endpoint], {
+    env: { ...server.environment(), ...environment() },
     stdio: ['ignore', 'ignore', 'pipe'],
   });
   let stderr = '';
@@ -197,6 +202,7 @@ async function kill9(args: readonly string[], isSoon: () => boolean): Promise<st
   child.kill('SIGKILL');
   await ended;
   expect(child.signalCode).toBe('SIGKILL');
+  await gate.close();
   return stderr;
 }
 
@@ -223,6 +229,7 @@ test('transfers of qcow2 images that are killed go on, and leave no process behi
   const before = existsSync(state) ? journalLines(state) : 0;
   const said = await kill9(
     ['import', qcow2, '--parallel', '1'],
+    40,
     () => existsSync(state) && journalLines(state) > before + 20,
   );
   const id = /^coffer: importing into (snap-[0-9a-f]+)$/m.exec(said)![1]!;
@@ -233,7 +240,7 @@ test('transfers of qcow2 images that are killed go on, and leave no process behi
   const lines = () =>
     existsSync(`${partial}.journal`) ? readFileSync(`${partial}.journal`, 'utf8').split('\n').length : 0;
   const toQcow2 = ['export', id, out, '--format', 'qcow2'];
-  await kill9([...toQcow2, '--parallel', '1'], () => lines() > 60);
+  await kill9([...toQcow2, '--parallel', '1'], 100, () => lines() > 60);
   const { stderr } = await snapshot(toQcow2);
   expect(stderr).toContain('going on with');
   const back = join(directory, 'killed.back');
