@@ -5,7 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import net from 'node:net';
-import tls from 'node:tls';
+import type { ConnectionOptions } from 'node:tls';
 
 const answerBytesMax = 64 * 1024;
 const headEnd = '\r\n\r\n';
@@ -73,8 +73,8 @@ function connect(
     ? { ca: readFileSync(certificateFile), checkServerIdentity: () => undefined }
     : { servername: net.isIP(host) ? undefined : host };
   // Documented for tls.connect, but missing from its types.
-  const options: tls.ConnectionOptions = { host, port: Number(port || 443), ...pinned, ...{ onread } };
-  return tls.connect(options);
+  const options: ConnectionOptions = { host, port: Number(port || 443), ...pinned, ...{ onread } };
+  return process.getBuiltinModule('node:tls').connect(options);
 }
 
 /** The answer, if it is whole. The head holds no secret and may become a string. */

@@ -4,11 +4,12 @@
  */
 import { createHash, createHmac, type Hash, type Hmac } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import http from 'node:http';
-import https from 'node:https';
+import type { Agent } from 'node:http';
+import type { AgentOptions } from 'node:https';
 import { SignatureV4 } from '@smithy/signature-v4';
 import { AwsError } from './errors.ts';
 import { exchangeInPlace } from './in-place-exchange.ts';
+import { http, https } from './node-http.ts';
 
 export interface ClientCredentials {
   readonly accessKeyId: string;
@@ -64,13 +65,13 @@ const answerBytesMax = 16 * 1024 * 1024;
 
 export class SignedClient {
   readonly endpoint: Endpoint;
-  readonly #agent: http.Agent | https.Agent;
+  readonly #agent: Agent;
 
   constructor(endpoint: Endpoint) {
     this.endpoint = endpoint;
     const options = { keepAlive: true, maxSockets: 16 };
     this.#agent = endpoint.url.startsWith('https:')
-      ? new https.Agent({ ...options, ...pinning(endpoint.certificateFile) })
+      ? new (https().Agent)({ ...options, ...pinning(endpoint.certificateFile) })
       : new http.Agent(options);
   }
 
@@ -120,7 +121,7 @@ export class SignedClient {
       headers,
       signal,
     };
-    const outgoing = (url.protocol === 'https:' ? https : http).request(options, (answer) => {
+    const outgoing = (url.protocol === 'https:' ? https() : http).request(options, (answer) => {
       const chunks: Buffer[] = [];
       let length = 0;
       answer.on('data', (chunk: Buffer) => {
@@ -184,7 +185,7 @@ function answeredError(status: number, text: string, url: string): Error {
 }
 
 /** TLS options that accept the certificate in `file`, and no other. */
-export function pinning(file: string | undefined): https.AgentOptions {
+export function pinning(file: string | undefined): AgentOptions {
   if (file === undefined) return {};
   return { ca: readFileSync(file), checkServerIdentity: () => undefined };
 }
