@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync, renameSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { hostFiles, supersededExitCode } from '../host/main.ts';
+import { hostFiles, supersededExitCode } from '../host/host-files.ts';
 import { isLocked, readPid } from '../host/process.ts';
 import { readStoreNote, storeLocation } from '../host/store-note.ts';
 

@@ -8,6 +8,7 @@ import { pino } from 'pino';
 import type { ClientCredentials, Endpoint } from '../aws/signed-client.ts';
 import { writePrivateFile } from '../files/durable.ts';
 import { HostAgent } from './agent.ts';
+import { hostFiles, supersededExitCode } from './host-files.ts';
 import { forbidDumps, type ProcessLock, tryLock } from './process.ts';
 import { storeLocation } from './store-note.ts';
 
@@ -28,18 +29,6 @@ export class HostIsRunning extends Error {}
 /** How long a new host waits for the lock: the process it follows may be ending, or a server may be looking. */
 const lockWaitMs = 2_000;
 const lockStepMs = 50;
-
-/** How a host process ends when another one took its place. */
-export const supersededExitCode = 75;
-
-/**
- * The files of a host in its data directory. `synced` is touched when the control plane has answered the host for the first
- * time, and for the first time after it was away.
- */
-export function hostFiles(dataDir: string) {
-  const file = (name: string) => join(dataDir, `host.${name}`);
-  return { lock: file('lock'), pid: file('pid'), log: file('log'), synced: file('synced'), started: file('started') };
-}
 
 /**
  * Runs a host until SIGTERM or SIGINT, or until another process takes its place. Resolves when all volumes are flushed and
