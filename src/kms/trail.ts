@@ -41,9 +41,11 @@ export function lowerCamelMembers(list: unknown): unknown {
 
 export const lowerCamel = (name: string) => name.charAt(0).toLowerCase() + name.slice(1);
 
-const dateFormat = new Intl.DateTimeFormat('en-US', { dateStyle: 'medium', timeStyle: 'medium', timeZone: 'UTC' });
+/** Made when it is needed: it reads 5 MiB of the world's calendars into memory. */
+let dateFormat: Intl.DateTimeFormat | undefined;
 
 /** A time in the words CloudTrail has for it in response elements: "Aug 10, 2022, 10:38:27 PM". */
 export function trailDate(date: Date): string {
+  dateFormat ??= new Intl.DateTimeFormat('en-US', { dateStyle: 'medium', timeStyle: 'medium', timeZone: 'UTC' });
   return dateFormat.format(date).replace(/\u202f/g, ' ');
 }
