@@ -15,7 +15,8 @@ let admin: S3Client;
 beforeAll(async () => {
   ceph = await startCeph();
   const { accessKeyId, secretAccessKey, endpoint } = ceph;
-  // As a host gets them.
+  // As a host gets them, and nothing else of whoever runs the tests.
+  for (const name of Object.keys(process.env)) if (name.startsWith('AWS_')) delete process.env[name];
   Object.assign(process.env, {
     AWS_ACCESS_KEY_ID: accessKeyId,
     AWS_SECRET_ACCESS_KEY: secretAccessKey,
@@ -126,7 +127,9 @@ describe('when the server misbehaves', () => {
 
   it.each(readFaults)('says in the end that a block can’t be read, and why: %s', async (fault) => {
     proxy.break(fault, ['GET'], 100);
-    await expect(impatient.getBlock(name, sha256, bytes)).rejects.toMatchObject({
+    // What is damaged is believed to be after a few tries that were answered; what is silent, after all.
+    const asking = fault === 'flip' ? store : impatient;
+    await expect(asking.getBlock(name, sha256, bytes)).rejects.toMatchObject({
       name: 'StoreError',
       code: fault === 'flip' ? 'Corrupt' : 'Unavailable',
       message: expect.stringMatching(/^block 3 of snap-0a (?!.*s3:)/),
@@ -257,12 +260,13 @@ describe('when the server misbehaves', () => {
 
   it('tells bad credentials and a server that is not there apart', async () => {
     const { AWS_SECRET_ACCESS_KEY, COFFER_S3_ENDPOINT } = process.env;
-    const open = () => openS3Store('s3://blocks/faulty', { create: false, limits: { ...limits, attempts: 4 } });
+    const open = (attempts: number) =>
+      openS3Store('s3://blocks/faulty', { create: false, limits: { ...limits, attempts } });
     try {
       process.env.AWS_SECRET_ACCESS_KEY = 'not the right one';
-      await expect(open()).rejects.toMatchObject({ code: 'Denied' });
+      await expect(open(limits.attempts)).rejects.toMatchObject({ code: 'Denied' });
       process.env.COFFER_S3_ENDPOINT = 'http://127.0.0.1:9';
-      await expect(open()).rejects.toMatchObject({
+      await expect(open(4)).rejects.toMatchObject({
         code: 'Unavailable',
         message: expect.not.stringContaining('127.0.0.1'),
         detail: expect.stringContaining('ECONNREFUSED'),

@@ -22,7 +22,7 @@ async function answering(...pieces: string[]): Promise<{ url: string }> {
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
 }
 
-const signal = () => AbortSignal.timeout(5_000);
+const signal = () => AbortSignal.timeout(60_000);
 const exchange = async (endpoint: { url: string }) =>
   exchangeInPlace(endpoint, { host: 'x', 'content-length': '2' }, Buffer.from('{}'), signal());
 

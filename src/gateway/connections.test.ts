@@ -135,7 +135,7 @@ describe('shutting down', () => {
         arrived.resolve();
         return release.promise.then(() => ({}));
       },
-      { drainMs: 5000 },
+      { drainMs: 100_000 },
     );
     const inFlight = stillServes();
     await arrived.promise;

@@ -233,7 +233,7 @@ test('thousands of random requests: always an answer in the form of a refusal, a
   }
   await stillServes();
   expect(heapBytes[2]! - heapBytes[1]!).toBeLessThan(2 * 1024 * 1024);
-  expect(await metric('coffer_requests_in_flight')).toBe(0);
+  await expect.poll(() => metric('coffer_requests_in_flight')).toBe(0);
   const page = await (await fetch(`${running.endpoint}/metrics`)).text();
   expect(page.split('\n').filter((line) => line.startsWith('coffer_requests_total{')).length).toBeLessThan(60);
 });
