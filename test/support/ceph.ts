@@ -83,7 +83,7 @@ async function start(directory: string, daemons: Daemon[]) {
   const user = ['--uid', 'coffer', '--display-name', 'coffer', '--access-key', accessKeyId];
   await command('radosgw-admin', '-n', 'client.rgw.a', 'user', 'create', ...user, '--secret-key', secretAccessKey);
   const endpoint = `http://127.0.0.1:${gatewayPort}`;
-  await until(async () => (await answerOf(endpoint)).includes('ListAllMyBuckets'), 'the gateway');
+  await until(async () => (await answerOf(endpoint)).includes('ListAllMyBuckets'), 'the gateway', 120_000);
   return { endpoint, accessKeyId, secretAccessKey };
 }
 

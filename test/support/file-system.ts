@@ -37,11 +37,30 @@ export async function withFileSystem(
     try {
       await work(mountPoint);
     } finally {
-      await run('umount', [mountPoint]);
+      await unmounted('umount', [mountPoint]);
     }
   } finally {
-    if (fuse.exitCode === null) await run('fusermount3', ['-u', fuseDirectory]).catch(() => fuse.kill());
+    if (fuse.exitCode === null) await unmounted('fusermount3', ['-u', fuseDirectory]).catch(() => fuse.kill());
     await ended;
     rmSync(scratch, { recursive: true, force: true });
   }
+}
+
+/** Unmounts as soon as nobody uses it: the kernel lets go of a loop device, and of what looked at it, a little later. */
+async function unmounted(command: string, args: readonly string[]): Promise<void> {
+  let complaint = '';
+  await until(
+    () =>
+      run(command, args).then(
+        () => true,
+        ({ message }: Error) => {
+          if (!/busy/i.test(message)) throw new Error(message);
+          complaint = message;
+          return false;
+        },
+      ),
+    `${args.at(-1)} to be free`,
+  ).catch((error: Error) => {
+    throw new Error(`${error.message} ${complaint}`, { cause: error });
+  });
 }
