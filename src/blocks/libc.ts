@@ -25,6 +25,8 @@ export interface Libc {
   duplicate(fd: number): number;
   /** prctl(PR_SET_DUMPABLE, 0): no core dumps of this process, and no debugger of the same user. */
   forbidDumps(): number;
+  /** malloc_trim(3): memory that was freed goes back to the system. Throws where the C library is not glibc. */
+  trimMemory(): void;
 }
 
 export const rwfNowait = 8;
@@ -125,5 +127,6 @@ function bind(): Libc {
       const setDumpable = 4;
       return answer(prctl(setDumpable, 'unsigned long', 0));
     },
+    trimMemory: () => void declare('malloc_trim', 'int', 'size_t')(0),
   };
 }

@@ -1,6 +1,5 @@
 /** `coffer serve`: the control plane in this process, a host in another. */
 import { chmodSync, closeSync, existsSync, mkdirSync, readFileSync, realpathSync } from 'node:fs';
-import { flushCompileCache } from 'node:module';
 import { join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { pino } from 'pino';
@@ -9,7 +8,7 @@ import { DatabaseUnavailable } from '../database/database.ts';
 import { startControlPlane } from '../gateway/control-plane.ts';
 import { requireSafeAddress } from '../gateway/listen-address.ts';
 import { socketPathBytesMax } from '../host/instances.ts';
-import { forbidDumps, type ProcessLock, readPid, tryLock } from '../host/process.ts';
+import { endStart, forbidDumps, type ProcessLock, readPid, tryLock } from '../host/process.ts';
 import type { AccessKey } from '../iam/access-keys.ts';
 import { CommandError, exitCodes, exitCodesHelp } from './errors.ts';
 import { HostSupervisor } from './host-supervisor.ts';
@@ -107,8 +106,7 @@ async function serve(options: ServeOptions): Promise<void> {
   if (supervisor && !(await Promise.race([supervisor.synced(startedAt, hostReadyMs), ending.then(() => true)])))
     say(`the host has not reported yet; its log is ${join(dataDir, 'host.log')}`);
   printWelcome(dataDir, endpoint, administrator !== undefined);
-  // Written now, not at the end: this process may never come to a proper one.
-  flushCompileCache();
+  endStart();
   await ending;
   // A second signal ends at once: nothing acknowledged is lost by that.
   for (const signal of endSignals) process.once(signal, () => process.exit(130));

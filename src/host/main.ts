@@ -2,14 +2,13 @@
  * The host as a process: one per data directory, told apart by a lock that ends with it. Logs to stderr as JSON lines.
  */
 import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { flushCompileCache } from 'node:module';
 import { join, resolve } from 'node:path';
 import { pino } from 'pino';
 import type { ClientCredentials, Endpoint } from '../aws/signed-client.ts';
 import { writePrivateFile } from '../files/durable.ts';
 import { HostAgent } from './agent.ts';
 import { hostFiles, supersededExitCode } from './host-files.ts';
-import { forbidDumps, type ProcessLock, tryLock } from './process.ts';
+import { endStart, forbidDumps, type ProcessLock, tryLock } from './process.ts';
 import { storeLocation } from './store-note.ts';
 
 export interface HostProcessOptions {
@@ -60,8 +59,7 @@ export async function runHost(options: HostProcessOptions): Promise<void> {
     log,
     onConnected() {
       writeFileSync(files.synced, `${new Date().toISOString()}\n`, { mode: 0o600 });
-      // Written now, not at the end: this process may never come to a proper one.
-      flushCompileCache();
+      endStart();
     },
   });
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => agent.stop());

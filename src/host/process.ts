@@ -1,5 +1,6 @@
 /** What a process of ours does about itself: no core dumps, one process per lock file. */
 import { closeSync, openSync, readFileSync } from 'node:fs';
+import { flushCompileCache } from 'node:module';
 import { libc, lockExclusive, lockNonBlocking, lockShared } from '../blocks/libc.ts';
 
 /**
@@ -11,6 +12,19 @@ export function forbidDumps(): void {
     libc().forbidDumps();
   } catch {
     // Without koffi: see above.
+  }
+}
+
+/**
+ * To be called when a start is over: writes down compiled code for the next one, now and not at the end, for this process may
+ * never come to a proper one; and gives back the memory that only the start needed.
+ */
+export function endStart(): void {
+  flushCompileCache();
+  try {
+    libc().trimMemory();
+  } catch {
+    // Without glibc or koffi it stays where it is.
   }
 }
 
