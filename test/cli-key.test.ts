@@ -1,5 +1,5 @@
 /** `coffer key`, as people and scripts meet it. */
-import { CreateAccessKeyCommand, CreateUserCommand, IAMClient, PutUserPolicyCommand } from '@aws-sdk/client-iam';
+import { IAMClient, PutUserPolicyCommand } from '@aws-sdk/client-iam';
 import {
   CreateAliasCommand,
   CreateKeyCommand,
@@ -12,6 +12,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { KeyUsage } from '../src/gateway/key-usage.ts';
 import { type Client, CommandFailed, run } from './support/client.ts';
 import { coffer, startServer, type TestServer } from './support/server.ts';
+import { newUser } from './support/users.ts';
 import { Volumes } from './support/volumes.ts';
 
 let server: TestServer;
@@ -96,12 +97,11 @@ describe('coffer key usage', () => {
     const allowed = ['kms:DescribeKey', 'ec2:DescribeVolumes', 'ec2:DescribeSnapshots', 'cloudtrail:LookupEvents'];
     const iam = server.sdk(IAMClient);
     const user = async (UserName: string, without?: string) => {
-      await iam.send(new CreateUserCommand({ UserName }));
+      const made = await newUser(server, UserName);
       const Statement = { Effect: 'Allow', Action: allowed.filter((action) => action !== without), Resource: '*' };
       const PolicyDocument = JSON.stringify({ Version: '2012-10-17', Statement });
       await iam.send(new PutUserPolicyCommand({ UserName, PolicyName: 'look', PolicyDocument }));
-      const { AccessKey } = await iam.send(new CreateAccessKeyCommand({ UserName }));
-      return server.as({ accessKeyId: AccessKey!.AccessKeyId!, secretAccessKey: AccessKey!.SecretAccessKey! });
+      return made;
     };
     expect((await key(['usage', arn], await user('whole'))).stdout).toContain(id);
     for (const missing of allowed.slice(0, 3)) {

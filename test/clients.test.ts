@@ -39,6 +39,7 @@ import {
 } from '@aws-sdk/client-kms';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { startServer, type TestServer, until } from './support/server.ts';
+import { newUser } from './support/users.ts';
 import { Volumes, zone } from './support/volumes.ts';
 import { failure, sendQuery, sendSigned } from './support/wire.ts';
 
@@ -245,7 +246,7 @@ test('CDK: policies for an encrypted volume as it writes them, with an action in
     },
   };
   const users = server.sdk(iam.IAMClient);
-  await users.send(new iam.CreateUserCommand({ UserName: 'deployer' }));
+  const deployer = await newUser(server, 'deployer');
   const give = (...statements: object[]) =>
     users.send(
       new iam.PutUserPolicyCommand({
@@ -261,9 +262,6 @@ test('CDK: policies for an encrypted volume as it writes them, with an action in
   };
   const allOfEc2 = { Effect: 'Allow', Action: 'ec2:*', Resource: '*' };
   await give(allOfEc2, useForEc2, grantForEc2);
-  const { AccessKey } = await users.send(new iam.CreateAccessKeyCommand({ UserName: 'deployer' }));
-  const { AccessKeyId, SecretAccessKey } = AccessKey!;
-  const deployer = server.as({ accessKeyId: AccessKeyId!, secretAccessKey: SecretAccessKey! });
   const mine = deployer.sdk(EC2Client);
   const create = () =>
     mine.send(new CreateVolumeCommand({ Size: 1, AvailabilityZone: zone, Encrypted: true, KmsKeyId: KeyId }));

@@ -7,6 +7,7 @@ import { KMSClient, type KMSServiceException } from '@aws-sdk/client-kms';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type Client, run } from './support/client.ts';
 import { coffer, startServer, type TestServer, until } from './support/server.ts';
+import { newUser } from './support/users.ts';
 import { Volumes, zone } from './support/volumes.ts';
 
 const owner = '123456789012';
@@ -30,10 +31,8 @@ beforeAll(async () => {
   theirRoot = server.as({ accessKeyId: made.AccessKeyId, secretAccessKey: made.SecretAccessKey });
   mine = server.sdk(KMSClient);
   theirs = theirRoot.sdk(KMSClient);
-  const users = theirRoot.sdk(iam.IAMClient);
-  bobArn = (await users.send(new iam.CreateUserCommand({ UserName: 'bob' }))).User!.Arn!;
-  const { AccessKey } = await users.send(new iam.CreateAccessKeyCommand({ UserName: 'bob' }));
-  bob = server.as({ accessKeyId: AccessKey!.AccessKeyId!, secretAccessKey: AccessKey!.SecretAccessKey! });
+  bob = await newUser(theirRoot, 'bob');
+  bobArn = `arn:aws:iam::${account}:user/bob`;
   const { KeyMetadata } = await mine.send(new sdk.CreateKeyCommand({}));
   keyId = KeyMetadata!.KeyId!;
   keyArn = KeyMetadata!.Arn!;

@@ -1,10 +1,11 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { CreateAccessKeyCommand, CreateUserCommand, IAMClient, PutUserPolicyCommand } from '@aws-sdk/client-iam';
+import { IAMClient, PutUserPolicyCommand } from '@aws-sdk/client-iam';
 import { DescribeKeyCommand, KMSClient, ListKeysCommand } from '@aws-sdk/client-kms';
 import { expect, test } from 'vitest';
 import { run } from './support/client.ts';
 import { coffer, startServer, type TestServer } from './support/server.ts';
+import { newUser } from './support/users.ts';
 import { Volumes } from './support/volumes.ts';
 
 const timeoutMs = 400_000;
@@ -56,7 +57,7 @@ test(
   async () => {
     await using server = await startServer();
     const root = server.sdk(IAMClient);
-    await root.send(new CreateUserCommand({ UserName: 'visitor' }));
+    const visitor = await newUser(server, 'visitor');
     const PolicyDocument = JSON.stringify({
       Version: '2012-10-17',
       Statement: [
@@ -65,8 +66,6 @@ test(
       ],
     });
     await root.send(new PutUserPolicyCommand({ UserName: 'visitor', PolicyName: 'most', PolicyDocument }));
-    const { AccessKey } = await root.send(new CreateAccessKeyCommand({ UserName: 'visitor' }));
-    const visitor = server.as({ accessKeyId: AccessKey!.AccessKeyId!, secretAccessKey: AccessKey!.SecretAccessKey! });
     await expect(
       run(coffer, ['demo', '--endpoint', server.endpoint], { env: visitor.environment(), timeoutMs }),
     ).rejects.toMatchObject({

@@ -22,6 +22,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { aggregate } from '../src/cli/transfer/import.ts';
 import { type Client, run } from './support/client.ts';
 import { coffer, startServer, type TestServer, until } from './support/server.ts';
+import { newUser } from './support/users.ts';
 
 const blockBytes = 512 * 1024;
 let server: TestServer;
@@ -333,11 +334,9 @@ test('blocks that were acknowledged survive the end of both processes', async ()
 });
 
 async function user(name: string, statements: readonly object[]): Promise<Client> {
-  const root = server.sdk(iam.IAMClient);
-  await root.send(new iam.CreateUserCommand({ UserName: name }));
-  const { AccessKey } = await root.send(new iam.CreateAccessKeyCommand({ UserName: name }));
+  const made = await newUser(server, name);
   await give(name, statements);
-  return server.as({ accessKeyId: AccessKey!.AccessKeyId!, secretAccessKey: AccessKey!.SecretAccessKey! });
+  return made;
 }
 
 function give(name: string, statements: readonly object[]) {

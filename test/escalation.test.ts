@@ -23,6 +23,7 @@ import { loadRootKeyFile } from '../src/crypto/root-key.ts';
 import { createSession } from '../src/iam/sessions.ts';
 import type { Client } from './support/client.ts';
 import { startServer, type TestServer } from './support/server.ts';
+import { newUser } from './support/users.ts';
 import { zone } from './support/volumes.ts';
 
 const account = '123456789012';
@@ -51,16 +52,10 @@ const newKey = async () => (await root.kms.send(new kms.CreateKeyCommand({}))).K
 const encrypt = (KeyId: string, more: object = {}, who = mallory) =>
   who.sdk(kms.KMSClient).send(new kms.EncryptCommand({ KeyId, Plaintext, ...more }));
 
-async function newUser(UserName: string): Promise<Client> {
-  await root.iam.send(new iam.CreateUserCommand({ UserName }));
-  const { AccessKey } = await root.iam.send(new iam.CreateAccessKeyCommand({ UserName }));
-  return server.as({ accessKeyId: AccessKey!.AccessKeyId!, secretAccessKey: AccessKey!.SecretAccessKey! });
-}
-
 beforeAll(async () => {
   server = await startServer({ args: ['--no-host'] });
   root = { kms: server.sdk(kms.KMSClient), iam: server.sdk(iam.IAMClient), ec2: server.sdk(EC2Client) };
-  mallory = await newUser('mallory');
+  mallory = await newUser(server, 'mallory');
   [victim, own] = [await newKey(), await newKey()];
 });
 afterAll(() => server?.stop());
@@ -240,7 +235,7 @@ describe('tags that a policy protects', () => {
 
 describe('a grant token', () => {
   it('gives nothing once its grant has ended, to others, or on another key', async () => {
-    const alice = await newUser('alice');
+    const alice = await newUser(server, 'alice');
     const GranteePrincipal = `arn:aws:iam::${account}:user/alice`;
     const grant = { KeyId: victim, GranteePrincipal, Operations: ['Encrypt'] } as kms.CreateGrantCommandInput;
     const { GrantToken, GrantId } = await root.kms.send(new kms.CreateGrantCommand(grant));

@@ -14,6 +14,7 @@ import {
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Client } from './support/client.ts';
 import { startServer, type TestServer } from './support/server.ts';
+import { newUser } from './support/users.ts';
 
 const account = '123456789012';
 let server: TestServer;
@@ -36,9 +37,7 @@ beforeAll(async () => {
   server = await startServer({ args: ['--no-host'] });
   root = server.sdk(IAMClient);
   keyArn = (await server.sdk(KMSClient).send(new CreateKeyCommand({}))).KeyMetadata!.Arn!;
-  await root.send(new CreateUserCommand({ UserName: 'alice' }));
-  const { AccessKey } = await root.send(new iam.CreateAccessKeyCommand({ UserName: 'alice' }));
-  alice = server.as({ accessKeyId: AccessKey!.AccessKeyId!, secretAccessKey: AccessKey!.SecretAccessKey! });
+  alice = await newUser(server, 'alice');
   await role('worker', trust(aliceArn), allow('kms:Encrypt', '*'));
 });
 afterAll(() => server.stop());

@@ -14,6 +14,7 @@ import {
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Client } from './support/client.ts';
 import { startServer, type TestServer } from './support/server.ts';
+import { newUser } from './support/users.ts';
 
 const account = '123456789012';
 const aliceArn = `arn:aws:iam::${account}:user/alice`;
@@ -60,9 +61,7 @@ const listKeys = (who: Client) => who.sdk(KMSClient).send(new ListKeysCommand({}
 beforeAll(async () => {
   server = await startServer({ args: ['--no-host'] });
   root = server.sdk(iam.IAMClient);
-  await root.send(new iam.CreateUserCommand({ UserName: 'alice' }));
-  const { AccessKey } = await root.send(new iam.CreateAccessKeyCommand({ UserName: 'alice' }));
-  alice = server.as({ accessKeyId: AccessKey!.AccessKeyId!, secretAccessKey: AccessKey!.SecretAccessKey! });
+  alice = await newUser(server, 'alice');
   await root.send(
     new iam.PutUserPolicyCommand({ UserName: 'alice', PolicyName: 'p', PolicyDocument: policy(allow('*')) }),
   );
@@ -221,9 +220,7 @@ describe('credentials that are temporary', () => {
   });
 
   it('of a user are those of the user by the name that it has now, and end with it', async () => {
-    await root.send(new iam.CreateUserCommand({ UserName: 'carol' }));
-    const { AccessKey } = await root.send(new iam.CreateAccessKeyCommand({ UserName: 'carol' }));
-    const carol = server.as({ accessKeyId: AccessKey!.AccessKeyId!, secretAccessKey: AccessKey!.SecretAccessKey! });
+    const carol = await newUser(server, 'carol');
     const temporary = as((await carol.sdk(STSClient).send(new GetSessionTokenCommand({}))).Credentials);
     const whoIsIt = async () => (await temporary.sdk(STSClient).send(new GetCallerIdentityCommand({}))).Arn;
     await root.send(new iam.UpdateUserCommand({ UserName: 'carol', NewUserName: 'caroline' }));
@@ -239,7 +236,9 @@ describe('credentials that are temporary', () => {
     );
     await expect(listKeys(temporary)).rejects.toThrow('no identity-based policy');
     await root.send(new iam.DeleteUserPolicyCommand({ UserName: 'caroline', PolicyName: 'p' }));
-    await root.send(new iam.DeleteAccessKeyCommand({ UserName: 'caroline', AccessKeyId: AccessKey!.AccessKeyId! }));
+    await root.send(
+      new iam.DeleteAccessKeyCommand({ UserName: 'caroline', AccessKeyId: carol.credentials.accessKeyId }),
+    );
     await root.send(new iam.DeleteUserCommand({ UserName: 'caroline' }));
     await expect(whoIsIt()).rejects.toMatchObject({ name: 'InvalidClientTokenId' });
   });

@@ -19,6 +19,7 @@ import { CreateKeyCommand, KMSClient, ListGrantsCommand, RevokeGrantCommand } fr
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type Client, run } from './support/client.ts';
 import { startServer, type TestServer, until } from './support/server.ts';
+import { newUser } from './support/users.ts';
 import { Volumes, zone } from './support/volumes.ts';
 
 const page = readFileSync(join(import.meta.dirname, '../docs/permissions.md'), 'utf8');
@@ -37,10 +38,7 @@ const arn = 'arn:aws:iam::123456789012:user/alice';
 
 beforeAll(async () => {
   server = await startServer();
-  const root = server.sdk(iam.IAMClient);
-  await root.send(new iam.CreateUserCommand({ UserName: 'alice' }));
-  const { AccessKey } = await root.send(new iam.CreateAccessKeyCommand({ UserName: 'alice' }));
-  alice = server.as({ accessKeyId: AccessKey!.AccessKeyId!, secretAccessKey: AccessKey!.SecretAccessKey! });
+  alice = await newUser(server, 'alice');
   keyArn = (await server.sdk(KMSClient).send(new CreateKeyCommand({}))).KeyMetadata!.Arn!;
   instance = await new Volumes(server).runInstance();
 });
