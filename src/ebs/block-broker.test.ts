@@ -100,6 +100,13 @@ test('a client that goes takes its request with it', async () => {
   expect(await session(broker, 'one').take(10)).toEqual([]);
 });
 
+test('what a client asks that has gone already waits for no host', async () => {
+  const broker = new BlockBroker();
+  const asked = broker.request('h', list, { account, cancelled: AbortSignal.abort() });
+  await expect(asked).rejects.toMatchObject({ code: 'Cancelled' });
+  expect(await session(broker, 'one').take(1)).toEqual([]);
+});
+
 test('accounts take turns: one that asks for everything keeps nobody else waiting, and out of the line', async () => {
   const broker = new BlockBroker();
   const host = session(broker, 'one');

@@ -149,10 +149,12 @@ export class BlockBroker {
     sealedFor: string | undefined,
     { account, cancelled }: { readonly account: string; readonly cancelled: AbortSignal },
   ) {
+    // An abort that has been tells nobody any more.
+    if (cancelled.aborted) return Promise.reject(clientGone());
     return new Promise<BlockAnswers[BlockRequest['kind']]>((resolve, reject) => {
       const requestId = randomUUID();
       let timer = setTimeout(() => settle(away(hostId)), takeTimeoutMs);
-      const stop = () => settle(new BlockRequestFailed('Cancelled', 'The client has gone.'));
+      const stop = () => settle(clientGone());
       const settle: Waiting['settle'] = (result) => {
         clearTimeout(timer);
         cancelled.removeEventListener('abort', stop);
@@ -191,6 +193,10 @@ function takeSome(waiting: FairLine<Waiting>, max: number): Waiting[] {
     taken.push(waiting.shift()!);
   }
   return taken;
+}
+
+function clientGone(): BlockRequestFailed {
+  return new BlockRequestFailed('Cancelled', 'The client has gone.');
 }
 
 function away(hostId: string): BlockRequestFailed {
