@@ -18,6 +18,9 @@ import { Volumes, zone } from './volumes.ts';
 export const blockBytes = 512 * 1024;
 export const mebibyte = 1024 * 1024;
 
+/** What was held up is tried again after pauses that grow to a minute. */
+const retryPatienceMs = 120_000;
+
 /** What blocks of a volume or snapshot hold; all others are zeros. */
 export type Content = ReadonlyMap<number, Buffer>;
 
@@ -43,7 +46,7 @@ export class Stored extends Volumes {
     return (await this.ec2.send(new DescribeSnapshotsCommand({ SnapshotIds: [id] }))).Snapshots![0]!;
   }
 
-  async completed(id: string, timeoutMs?: number): Promise<void> {
+  async completed(id: string, timeoutMs = retryPatienceMs): Promise<void> {
     await until(
       async () => {
         const { State, StateMessage } = await this.describeSnapshot(id);
@@ -88,11 +91,15 @@ export class Stored extends Volumes {
   }
 
   async initialized(volumeId: string): Promise<void> {
-    await until(async () => {
-      const { VolumeStatus } = await this.status(volumeId);
-      const details = VolumeStatus!.Details!.find(({ Name }) => Name === 'initialization-state');
-      return details?.Status === ('completed' as string) && VolumeStatus!.Status === 'ok';
-    }, `${volumeId} to be filled`);
+    await until(
+      async () => {
+        const { VolumeStatus } = await this.status(volumeId);
+        const details = VolumeStatus!.Details!.find(({ Name }) => Name === 'initialization-state');
+        return details?.Status === ('completed' as string) && VolumeStatus!.Status === 'ok';
+      },
+      `${volumeId} to be filled`,
+      retryPatienceMs,
+    );
   }
 
   /** A volume of a snapshot, from the moment when it can be attached. */
