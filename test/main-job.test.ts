@@ -9,6 +9,7 @@ import { CommandFailed, run } from './support/client.ts';
 import { withFileSystem } from './support/file-system.ts';
 import { filesUnder, findIn } from './support/files.ts';
 import { coffer, startServer, type TestServer, until } from './support/server.ts';
+import { Volumes } from './support/volumes.ts';
 
 let server: TestServer;
 let key: { KeyId: string; Arn: string };
@@ -106,7 +107,7 @@ test('an instance, and a volume encrypted under the alias', async () => {
 test('attached, it takes a file system, and what was written comes back', async () => {
   await aws('ec2', 'attach-volume', '--volume-id', volume, '--instance-id', instance, '--device', '/dev/sdf');
   await aws('ec2', 'wait', 'volume-in-use', '--volume-ids', volume);
-  await until(() => existsSync(socket()), 'the socket');
+  await new Volumes(server).attached(volume);
   await withFileSystem(socket(), { format: true }, (directory) => {
     writeFileSync(join(directory, 'letter'), fileContent);
     expect(readFileSync(join(directory, 'letter')).equals(fileContent)).toBe(true);
@@ -118,7 +119,7 @@ test('detached and attached again, the data is there', async () => {
   await aws('ec2', 'wait', 'volume-available', '--volume-ids', volume);
   expect(existsSync(socket())).toBe(false);
   await aws('ec2', 'attach-volume', '--volume-id', volume, '--instance-id', instance, '--device', '/dev/sdf');
-  await until(() => existsSync(socket()), 'the socket');
+  await new Volumes(server).attached(volume);
   await withFileSystem(socket(), {}, (directory) => {
     expect(readFileSync(join(directory, 'letter')).equals(fileContent)).toBe(true);
   });
@@ -221,7 +222,7 @@ test('each of them raised its event', async () => {
 test('with the key enabled again the instance starts, and everything written is there', async () => {
   await aws('kms', 'enable-key', '--key-id', key.KeyId);
   await aws('ec2', 'start-instances', '--instance-ids', instance);
-  await until(() => existsSync(socket()), 'the socket');
+  await new Volumes(server).attached(volume);
   await withFileSystem(socket(), {}, (directory) => {
     expect(readFileSync(join(directory, 'letter')).equals(fileContent)).toBe(true);
     expect(readFileSync(join(directory, 'second letter'), 'utf8')).toBe('written while the key was disabled');
