@@ -49,7 +49,7 @@ test('the grants of a caller for an operation, as soon as they are made and unti
   expect([await look('a'), await look('b')]).toEqual([0, 0]);
   const { GrantId } = await give('a', ['Decrypt', 'Encrypt']);
   await give('a', ['Decrypt']);
-  for (const again of [1, 2]) {
+  for (const again of [1, 2, 3]) {
     expect([again, await look('a'), await look('a', 'Encrypt'), await look('b')]).toEqual([again, 2, 1, 0]);
     expect([await look('a', 'Sign'), await look('a', 'Dec')]).toEqual([0, 0]);
   }
@@ -64,10 +64,10 @@ test('a grant whose making is undone gives nothing, whoever looked it up meanwhi
     const before = (await keys.byId(call, region, KeyId))!;
     const input = { KeyId, GranteePrincipal: user('a').arn, Operations: ['Decrypt' as const] };
     await insertGrant(call, before, await newGrantRow(call, input, before));
-    seen.push((await findGrants(call, before, 'Decrypt')).length);
+    for (let times = 0; times < 3; times++) seen.push((await findGrants(call, before, 'Decrypt')).length);
     throw new Error('undone');
   });
   await expect(undone).rejects.toThrow('undone');
-  expect(seen).toEqual([1]);
+  expect(seen).toEqual([1, 1, 1]);
   expect(await kms.database.run((db) => count(db, 'a'))).toBe(0);
 });

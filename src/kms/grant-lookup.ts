@@ -49,18 +49,15 @@ export async function findGrants(call: Call, key: Key, operation: string): Promi
 }
 
 async function grantsTo(call: Call, key: Key, grantees: readonly string[]): Promise<readonly GrantStatement[]> {
-  let remembered = lookedUp.get(key);
-  if (!remembered) {
-    remembered = new Map();
-    lookedUp.set(key, remembered);
-  }
   const name = grantees.join(' ');
-  const known = remembered.get(name);
+  const remembered = lookedUp.get(key);
+  const known = remembered?.get(name);
   if (known) return known;
   const rows = await grantsOfGrantee(call.db, [key.key_id, key.region, ...grantees]);
   const grants = rows.map(grantStatement);
-  // A grant that was made or ended since the key was read may yet be undone.
-  if (grants.length <= rememberedMax && (await isCurrent(call.db, key))) {
+  // Worth while only for a key that stays in memory. A grant that was made or ended since it was read may yet be undone.
+  if (!remembered) lookedUp.set(key, new Map());
+  else if (grants.length <= rememberedMax && (await isCurrent(call.db, key))) {
     if (remembered.size >= rememberedMax) remembered.clear();
     remembered.set(name, grants);
   }

@@ -204,28 +204,33 @@ const revisionByManagedAlias = prepared((db) =>
     .where('region', '=', '')
     .where('managed_alias', '=', ''),
 );
-async function readKey(db: AnyDatabase, region: string, keyId: string): Promise<Key> {
-  const kms: Kysely<KmsTables> = db;
-  const row = await kms
-    .selectFrom('kms_keys')
-    .selectAll()
-    .where('key_id', '=', keyId)
-    .where('region', '=', region)
-    .executeTakeFirstOrThrow();
-  const aliases = await kms
+const keyById = prepared((db) =>
+  db.selectFrom('kms_keys').selectAll().where('key_id', '=', '').where('region', '=', ''),
+);
+const aliasesOf = prepared((db) =>
+  db
     .selectFrom('kms_aliases')
     .select('alias_name')
-    .where('key_id', '=', keyId)
-    .where('region', '=', region)
-    .orderBy('alias_name')
-    .execute();
-  const tags = await kms
+    .where('key_id', '=', '')
+    .where('region', '=', '')
+    .orderBy('alias_name'),
+);
+const tagsOf = prepared((db) =>
+  db
     .selectFrom('kms_tags')
     .select(['tag_key', 'tag_value'])
-    .where('key_id', '=', keyId)
-    .where('region', '=', region)
-    .orderBy('tag_key')
-    .execute();
+    .where('key_id', '=', '')
+    .where('region', '=', '')
+    .orderBy('tag_key'),
+);
+
+/** Where there are more keys than are kept in memory, most uses of one begin with this. */
+async function readKey(db: AnyDatabase, region: string, keyId: string): Promise<Key> {
+  const name = [keyId, region];
+  const [row] = await keyById(db, name);
+  if (!row) throw new Error(`key ${keyId} is not there`);
+  const aliases = await aliasesOf(db, name);
+  const tags = await tagsOf(db, name);
   const related = row.primary_region === null ? [] : await regionsOf(db, keyId);
   const { grant_count: _, ...columns } = row;
   const names = [...(row.managed_alias ? [row.managed_alias] : []), ...aliases.map((alias) => alias.alias_name)];
