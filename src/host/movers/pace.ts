@@ -12,6 +12,7 @@ const fullUtilization = 0.75;
  * MB/s of all jobs together. 0: as fast as can be.
  * @param requestsPerSecond what clients are answered
  * @param utilization of the machine's processors, 0 to 1
+ * @param processors how many of them this process may use
  */
 export function paceBeside(requestsPerSecond: number, utilization: number, processors: number): number {
   if (requestsPerSecond < busyPerSecond) return 0;
